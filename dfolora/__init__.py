@@ -1,0 +1,1 @@
+"""Tune low-rank adapters of any Hugging Face model without gradients."""

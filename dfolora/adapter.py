@@ -1,0 +1,310 @@
+"""The PEFT side: attach LoRA, group its modules by transformer layer, read and write one layer's factors, save, load.
+
+LoRA (arXiv 2106.09685): a linear map W of shape (out, in) becomes W + B A with A (r, in) and B (out, r). The scale
+alpha / r is 1 here, so that what a subspace writes is what the model gets.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from dfolora.errors import UserError
+from dfolora.models import LanguageModel
+
+Factors = dict[str, tuple[Tensor, Tensor]]
+"""One layer's candidates: module name -> (A (P, r, in), B (P, out, r)). A or B may be expanded views over P."""
+
+# Query and key projections by the names that transformers' architectures use. A fused projection holds query, key and
+# value in one matrix; the second entry says how its output rows are laid out.
+_QUERY_KEY = ("query", "key", "q_proj", "k_proj", "q_lin", "k_lin", "q", "k")
+_FUSED = {"c_attn": "blocks", "qkv_proj": "blocks", "Wqkv": "blocks", "query_key_value": "heads"}
+_CROSS_ATTENTION = ("crossattention", "EncDecAttention", "encoder_attn", "cross_attn")
+
+
+@dataclass(frozen=True)
+class LoraModule:
+    """One adapted linear map.
+
+    Attributes:
+        name: dotted path in the unwrapped model.
+        lora: PEFT's own layer; ``lora.base_layer`` is the original.
+        in_features, out_features: of the original.
+        rows: the output rows that are searched (R,), int64; None means all. In a fused query-key-value projection the
+            value rows stay as they are.
+    """
+
+    name: str
+    lora: Any
+    in_features: int
+    out_features: int
+    rows: Tensor | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The original weight as (out, in), float32; GPT-2's Conv1D stores it transposed."""
+        weight = self.lora.base_layer.weight
+        if getattr(weight, "quant_state", None) is not None or not weight.dtype.is_floating_point:
+            weight = _dequantised(self.lora.base_layer)
+        return (weight.T if self.lora.fan_in_fan_out else weight).float()
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A (r, in) and B (out, r) as they are now; views, not copies."""
+        return self.lora.lora_A["default"].weight, self.lora.lora_B["default"].weight
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A transformer block that holds adapted modules. ``name`` is the block's dotted path."""
+
+    name: str
+    modules: dict[str, LoraModule]
+
+
+@dataclass
+class Adapter:
+    """LoRA on a model, by layer.
+
+    Attributes:
+        peft_model: PEFT's wrapper; saving goes through it.
+        model: the wrapped model itself, whose forward takes the model's own arguments.
+        layers: the adapted blocks, in the order of their names in the model.
+        versions: per layer, how often its factors were written; caches of hidden states compare it.
+        active: per layer, False while its factors are known to add nothing (B is 0), so that nothing need be computed.
+    """
+
+    peft_model: PeftModel
+    layers: list[Layer]
+    versions: list[int] = field(default_factory=list)
+    active: list[bool] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.versions = [0] * len(self.layers)
+        self.active = [bool(self._b_norm(layer) > 0) for layer in self.layers]
+
+    @staticmethod
+    def _b_norm(layer: Layer) -> Tensor:
+        return torch.stack([module.factors()[1].abs().max().float() for module in layer.modules.values()]).max()
+
+    @property
+    def model(self) -> nn.Module:
+        return self.peft_model.get_base_model()
+
+    @property
+    def rank(self) -> int:
+        return int(next(iter(self.layers[0].modules.values())).factors()[0].shape[0])
+
+    def write(self, layer: int, factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Make one candidate, factors of P = 1, the incumbent of a layer."""
+        with torch.no_grad():
+            for name, (a, b) in factors.items():
+                own_a, own_b = self.layers[layer].modules[name].factors()
+                own_a.copy_(a[0])
+                own_b.copy_(b[0])
+        self.versions[layer] += 1
+        self.active[layer] = bool(self._b_norm(self.layers[layer]) > 0)
+
+    def read(self, layer: int) -> Factors:
+        """A copy of a layer's incumbent as factors of P = 1."""
+        return {name: (m.factors()[0][None].clone(), m.factors()[1][None].clone())
+                for name, m in self.layers[layer].modules.items()}  # fmt: skip
+
+    def state(self) -> list[Factors]:
+        """A copy of every layer's incumbent."""
+        return [self.read(index) for index in range(len(self.layers))]
+
+    def restore(self, state: Sequence[Factors]) -> None:
+        for index, factors in enumerate(state):
+            self.write(index, factors)
+
+    def clear(self) -> None:
+        """The base model again: every B becomes 0."""
+        for index, factors in enumerate(self.state()):
+            self.write(index, {name: (a, torch.zeros_like(b)) for name, (a, b) in factors.items()})
+
+    def save(self, folder: Path, card: str) -> None:
+        """Write a standard PEFT folder with safetensors and a model card; all of it or nothing."""
+        partial = folder.with_name(folder.name + f".partial-{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        with warnings.catch_warnings():
+            # PEFT asks the hub whether the vocabulary changed; offline it says that it could not.
+            warnings.filterwarnings("ignore", message="Could not find a config file")
+            self.peft_model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+
+
+def attach(language_model: LanguageModel, rank: int = 4, targets: Sequence[str] = ()) -> Adapter:
+    """Put empty LoRA modules (A = B = 0) on a model.
+
+    Args:
+        language_model: what ``models.load`` gave.
+        rank: r >= 1.
+        targets: suffixes of module names; empty means query and key of every self-attention layer.
+
+    Raises:
+        UserError: a rank that cannot work; a target that the model does not have.
+    """
+    model = language_model.model
+    names = _target_names(model, targets)
+    smallest = min(min(_features(model.get_submodule(name))) for name in names)
+    if not 1 <= rank <= smallest:
+        raise UserError(f"--rank: {rank} cannot work; the adapted modules allow 1 to {smallest}")
+    fan_in_fan_out = type(model.get_submodule(names[0])).__name__ == "Conv1D"
+    config = LoraConfig(
+        r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=names, fan_in_fan_out=fan_in_fan_out, bias="none"
+    )
+    # get_peft_model draws A at random from torch's global generator; leave that generator as it was.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        peft_model = get_peft_model(model, config)  # type: ignore[arg-type]
+    peft_model.peft_config["default"].base_model_name_or_path = language_model.name
+    adapter = Adapter(_frozen(peft_model), _layers(peft_model))
+    with torch.no_grad():
+        for layer in adapter.layers:
+            for module in layer.modules.values():
+                module.factors()[0].zero_()
+    return adapter
+
+
+def load(language_model: LanguageModel, folder: str) -> Adapter:
+    """Load a saved LoRA adapter of this model.
+
+    Raises:
+        UserError: no adapter there, one for another model, or one with parts that the engine does not know (DoRA, ...).
+    """
+    path = Path(folder).expanduser()
+    config_file = path / "adapter_config.json"
+    if not config_file.is_file() or not (path / "adapter_model.safetensors").is_file():
+        raise UserError(f"--adapter: {folder!r} holds no adapter_config.json with adapter_model.safetensors")
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
+            raise UserError(f"--adapter: {folder!r} is not a plain LoRA adapter (peft_type, use_dora, modules_to_save)")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # PEFT only warns of missing weights; here that is another model's adapter
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            peft_model = PeftModel.from_pretrained(language_model.model, str(path))  # type: ignore[arg-type]
+    except UserError:
+        raise
+    except (ValueError, RuntimeError, KeyError, TypeError, UserWarning, SafetensorError) as error:
+        made_for = "" if not config_file.is_file() else _made_for(config_file)
+        raise UserError(f"--adapter: {folder!r} does not fit {language_model.name!r}{made_for}") from error
+    return Adapter(_frozen(peft_model), _layers(peft_model))
+
+
+def _made_for(config_file: Path) -> str:
+    try:
+        name = json.loads(config_file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except ValueError:
+        return ": its adapter_config.json is not JSON"
+    return f"; it was made for {name!r}"
+
+
+def _frozen(peft_model: PeftModel) -> PeftModel:
+    peft_model.eval().requires_grad_(False)
+    return peft_model
+
+
+def _features(module: nn.Module) -> tuple[int, int]:
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    rows, columns = module.weight.shape  # Conv1D keeps (in, out)
+    return int(rows), int(columns)
+
+
+def _linear_names(model: nn.Module) -> list[str]:
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return [
+        name
+        for name, module in model.named_modules()
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and module is not head
+    ]
+
+
+def _target_names(model: nn.Module, targets: Sequence[str]) -> list[str]:
+    linear = _linear_names(model)
+    if not targets:
+        default = [n for n in linear if _suffix(n) in (*_QUERY_KEY, *_FUSED) and not _is_cross(n) and _block(model, n)]
+        if default:
+            return default
+        raise UserError(f"--target: no query or key projection found; name modules yourself, such as {_some(linear)}")
+    chosen = [n for n in linear if any(n == t or n.endswith("." + t) for t in targets) and _block(model, n)]
+    for target in targets:
+        if not any(n == target or n.endswith("." + target) for n in chosen):
+            near = difflib.get_close_matches(target, sorted({_suffix(n) for n in linear}), n=3, cutoff=0.4)
+            hint = " or ".join(map(repr, near)) if near else _some(linear)
+            raise UserError(f"--target: the model has no linear module {target!r} in its layers; try {hint}")
+    return chosen
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(sorted({_suffix(name) for name in names}))
+
+
+def _suffix(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
+
+
+def _is_cross(name: str) -> bool:
+    return any(part in _CROSS_ATTENTION for part in name.split("."))
+
+
+def _block(model: nn.Module, name: str) -> str | None:
+    """The transformer block that a module belongs to: the first element of a ModuleList on its path."""
+    parts = name.split(".")
+    for index, part in enumerate(parts):
+        if part.isdigit() and isinstance(model.get_submodule(".".join(parts[:index])), nn.ModuleList):
+            return ".".join(parts[: index + 1])
+    return None
+
+
+def _layers(peft_model: PeftModel) -> list[Layer]:
+    model = peft_model.get_base_model()
+    grouped: dict[str, dict[str, LoraModule]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            block = _block(model, name)
+            if block is None:
+                raise UserError(f"--adapter: {name!r} lies outside the model's layers")
+            grouped.setdefault(block, {})[name] = LoraModule(
+                name, module, int(module.in_features), int(module.out_features), _searched_rows(model, name, module)
+            )
+    return [Layer(block, modules) for block, modules in grouped.items()]
+
+
+def _searched_rows(model: nn.Module, name: str, module: Any) -> Tensor | None:
+    """Query and key rows of a fused projection; None where there is nothing to leave out."""
+    layout = _FUSED.get(_suffix(name))
+    if layout is None or _is_cross(name):
+        return None
+    config = model.config.get_text_config()  # type: ignore[operator,union-attr]
+    heads = int(config.num_attention_heads)
+    rows = torch.arange(int(module.out_features))
+    if layout == "blocks":  # [query | key | value], with fewer key and value heads under grouped-query attention
+        kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+        return rows[: len(rows) * (heads + kv_heads) // (heads + 2 * kv_heads)]
+    if len(rows) % (3 * heads):
+        return None  # Falcon's grouped layouts: search all rows rather than guess
+    return rows.view(heads, 3, -1)[:, :2].reshape(-1)  # per head [query, key, value]
+
+
+def _dequantised(linear: nn.Module) -> Tensor:
+    from peft.utils.integrations import dequantize_module_weight
+
+    return dequantize_module_weight(linear)

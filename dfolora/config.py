@@ -1,0 +1,207 @@
+"""One dataclass = keyword arguments = YAML file = command-line flags. Everything that a run depends on is here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from dfolora.errors import UserError, unknown
+
+Config = TypeVar("Config", bound="ModelConfig")
+
+
+def option(default: Any, text: str) -> Any:
+    """A field with its help text."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model and which task: what ``tune`` and ``evaluate`` share."""
+
+    model: str = option("", "hub id or folder; nothing: the demo's own model")
+    task: str = option("", "see `dfolora tasks`; nothing: demo/sentiment")
+    kind: str = option("auto", "masked, causal, seq2seq, encoder; auto: what the model's config says")
+    dtype: str = option("auto", "float32, bfloat16, float16; auto: float32 on a CPU, bfloat16 on a GPU")
+    device: str = option("auto", "cpu, cuda, cuda:N; auto: a GPU where there is one")
+    trust_remote_code: bool = option(False, "let the model repository's own Python code run")
+    chunk_tokens: int = option(0, "most padded tokens in one forward; 0: 2048 on a CPU, 32768 on a GPU")
+    max_length: int = option(0, "most tokens per row; 0: the model's limit, 512 at most")
+    data: str = option("", "folder with the task's files; nothing: from the Hub")
+    shots: int = option(16, "examples per class, where a training set is drawn")
+    split_seed: int = option(-1, "seed of the few-shot split; -1: the value of --seed")
+    seed: int = option(13, "seed of the search, and of the split unless --split-seed says otherwise")
+    train_file: str = option("", "your own training examples: csv, tsv or jsonl")
+    dev_file: str = option("", "your own examples for selection; nothing: split off the training file")
+    test_file: str = option("", "your own held-out examples")
+    text_columns: str = option("text", "columns with text, separated by commas; the template's {names}")
+    label_column: str = option("label", "column with the label")
+    template: str = option("", "prompt such as '{text} It was {mask}.'; overrides a task's own")
+    label_words: str = option(
+        "", "one word per label value, such as '0=bad,1=great'; for a sentence encoder, sentences"
+    )
+    shorten: str = option("", "the text column that is cut when a prompt is too long; nothing: the first")
+
+    @property
+    def data_seed(self) -> int:
+        return self.seed if self.split_seed < 0 else self.split_seed
+
+    def check(self) -> None:
+        """Raise UserError for a value that cannot work."""
+        for name in ("shots",):
+            _at_least(self, name, 1)
+        for name in ("chunk_tokens", "max_length", "seed"):
+            _at_least(self, name, 0)
+
+
+@dataclass(frozen=True)
+class TuneConfig(ModelConfig):
+    """Everything about one run of ``tune``."""
+
+    optimizer: str = option("cma", "see `dfolora optimizers`")
+    subspace: str = option("pca", "where to search: pca, frozen-a, xs, full, paper")
+    subspace_dim: int = option(500, "numbers per layer that are searched; xs and full have their own")
+    scale: float = option(1.0, "relative change of a module's output at |z| = sqrt(d)")
+    rank: int = option(4, "rank of the LoRA modules")
+    target: str = option("", "names of modules to adapt, separated by commas; nothing: query and key")
+    mode: str = option("layerwise", "layerwise: one layer at a time; joint: all layers at once")
+    objective: str = option("cross-entropy", "what is minimised: cross-entropy, hinge, metric")
+    budget: int = option(3000, "evaluations: candidates scored on the whole few-shot set")
+    population: int = option(20, "candidates per generation")
+    sigma: float = option(0.1, "standard deviation of the first candidates")
+    bound: float = option(0.0, "search within +-bound; 0: unbounded")
+    incumbent: str = option("mean", "what a layer holds between visits: mean (of the search distribution) or best")
+    visit: int = option(1, "generations per visit of a layer")
+    dev_every: int = option(0, "evaluations between looks at the dev set; 0: once per sweep")
+    selection: str = option("incumbent", "what is looked at: incumbent, or sample (the release's last candidate)")
+    preset: str = option("", "dfo-lora: the released code's settings and selection")
+    test_split: str = option("test", "scored at the end: test, dev (which selection saw) or none")
+    output: str = option("", "run folder; nothing: a new one under runs/")
+
+    @property
+    def optimizer_options(self) -> dict[str, Any]:
+        """What the optimizer is told beyond what all of them take."""
+        return {"incumbent": "best"} if self.incumbent == "best" else {}
+
+    def check(self) -> None:
+        super().check()
+        for name in ("budget", "population", "rank", "visit", "subspace_dim"):
+            _at_least(self, name, 1)
+        for name in ("dev_every", "bound"):
+            _at_least(self, name, 0)
+        for name in ("sigma", "scale"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{flag(name)}: {getattr(self, name)} cannot work; give a number above 0")
+        if self.budget < self.population:
+            raise UserError(f"--budget: {self.budget} is less than one generation of --population {self.population}")
+        if self.incumbent == "best" and self.optimizer not in ("cma", "sep-cma"):
+            raise UserError(f"--incumbent: best is for cma and sep-cma; {self.optimizer} has one rule of its own")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise unknown(flag(name), getattr(self, name), choices)
+
+
+_CHOICES = {
+    "mode": ("layerwise", "joint"),
+    "incumbent": ("mean", "best"),
+    "selection": ("incumbent", "sample"),
+    "test_split": ("test", "dev", "none"),
+}
+
+# arXiv 2403.01754 as released: one CMA-ES per layer over z in R^500, unbounded, sigma = alpha = 1, population 20; the
+# best candidate ever seen is kept; every 100 evaluations the dev set is run with the population's last candidate.
+PRESETS: dict[str, dict[str, Any]] = {
+    "dfo-lora": {
+        "optimizer": "cma", "subspace": "paper", "subspace_dim": 500, "sigma": 1.0, "scale": 1.0, "rank": 4,
+        "population": 20, "incumbent": "best", "selection": "sample", "dev_every": 100, "bound": 0.0, "visit": 1,
+        "objective": "cross-entropy",
+    }
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(ModelConfig):
+    """What ``evaluate`` needs."""
+
+    adapter: str = option("", "folder of a saved adapter; nothing: the model as it is")
+    split: str = option("test", "train, dev (dev32) or test (val)")
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _at_least(config: Any, name: str, least: int) -> None:
+    if getattr(config, name) < least:
+        raise UserError(f"{flag(name)}: {getattr(config, name)} cannot work; the least is {least}")
+
+
+def build(kind: type[Config], given: Mapping[str, Any], source: str = "flags") -> Config:
+    """A checked config from the values that were given; a preset fills what was not.
+
+    Args:
+        kind: ``TuneConfig`` or ``EvaluateConfig``.
+        given: field name -> value; names may use dashes.
+        source: what the error should name, such as a YAML file.
+
+    Raises:
+        UserError: an unknown name, a value of the wrong type, a value that cannot work.
+    """
+    values = {name.replace("-", "_"): value for name, value in given.items()}
+    hints = get_type_hints(kind)
+    fields = {f.name for f in dataclasses.fields(kind)}
+    for name in values:
+        if name not in fields:
+            raise unknown(source, name, fields)
+    preset = values.get("preset") or ""
+    if preset:
+        if preset not in PRESETS:
+            raise unknown("--preset", preset, PRESETS)
+        values = {**PRESETS[preset], **values}
+    typed = {name: _typed(name, value, hints[name]) for name, value in values.items()}
+    config = kind(**typed)
+    config.check()
+    return config
+
+
+def _typed(name: str, value: Any, hint: type) -> Any:
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is str and isinstance(value, (list, tuple)):  # YAML lists for comma-separated flags
+        return ",".join(map(str, value))
+    if hint is str and isinstance(value, dict):
+        return ",".join(f"{key}={word}" for key, word in value.items())
+    try:
+        if hint is bool or isinstance(value, (bool, list, dict)) or value is None:
+            raise ValueError
+        if hint is int and float(value) != int(float(value)):
+            raise ValueError
+        return int(float(value)) if hint is int else hint(value)
+    except (ValueError, OverflowError) as error:
+        raise UserError(
+            f"{flag(name)}: {value!r} is not {'a number' if hint is not bool else 'true or false'}"
+        ) from error
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        UserError: no such file, not YAML, or not a mapping.
+    """
+    try:
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config: cannot read {path!r} ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config: {path!r} is not YAML ({' '.join(str(error).split())})") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+        raise UserError(f"--config: {path!r} must hold `name: value` lines")
+    return loaded

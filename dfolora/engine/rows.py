@@ -1,0 +1,140 @@
+"""What the engine runs: tokenised sequences, where each one is read, and how readings become class scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """R sequences of at most T tokens and what is read from each.
+
+    One of three readings, by the model's kind and the task:
+
+    - label words (``columns``): the logits of the C label tokens at the one answer position;
+    - choices (``targets``): the mean log-probability of the K answer tokens of a row, over the whole vocabulary;
+    - sentences (``labels``): the pooled vector; class scores are cosines with the label rows' vectors, times ``scale``.
+
+    Attributes:
+        inputs: the model's own arguments, each (R, T) or for a decoder (R, T'), padded on the right.
+        positions: (R, K) int64: where the answer tokens are predicted (in the decoder, if there is one); unused by
+            sentences.
+        columns: (C,) int64 label tokens, or None.
+        targets: (R, K) int64 answer tokens, -100 where a row has fewer than K; or None.
+        owner: (R, 2) int64: the example and the class or choice that a row speaks for; label rows have example -1.
+        classes: (N,) int64 number of classes of each example; scores past it are -inf.
+        label_choice: for sentences with per-example choices: whether label rows belong to one example each.
+        scale: factor on cosines.
+        pooling: ``mean`` or ``cls``.
+    """
+
+    inputs: dict[str, Tensor]
+    positions: Tensor
+    owner: Tensor
+    classes: Tensor
+    columns: Tensor | None = None
+    targets: Tensor | None = None
+    sentences: bool = False
+    scale: float = 20.0
+    pooling: str = "mean"
+
+    @property
+    def count(self) -> int:
+        return int(self.owner.shape[0])
+
+    @property
+    def lengths(self) -> Tensor:
+        """(R,) real tokens per row, decoder included."""
+        total = self.inputs["attention_mask"].sum(1)
+        if "decoder_input_ids" in self.inputs:
+            total = total + self.inputs["decoder_input_ids"].shape[1]
+        return total
+
+    def take(self, index: Tensor) -> Rows:
+        """The rows at ``index``, cut to their longest; scores are for reading only, not for assembling."""
+        longest = int(self.inputs["attention_mask"][index].sum(1).max())
+        inputs = {
+            name: tensor[index] if name.startswith("decoder_") else tensor[index, :longest].contiguous()
+            for name, tensor in self.inputs.items()
+        }
+        targets = None if self.targets is None else self.targets[index]
+        return Rows(
+            inputs, self.positions[index], self.owner[index], self.classes, self.columns, targets, self.sentences,
+            self.scale, self.pooling,
+        )  # fmt: skip
+
+    def to(self, device: torch.device) -> Rows:
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device)
+
+        return Rows(
+            {name: tensor.to(device) for name, tensor in self.inputs.items()}, self.positions.to(device),
+            self.owner.to(device), self.classes.to(device), move(self.columns), move(self.targets), self.sentences,
+            self.scale, self.pooling,
+        )  # fmt: skip
+
+    def assemble(self, readings: Tensor) -> Tensor:
+        """Readings of all rows to class scores.
+
+        Args:
+            readings: (P, R, C) logits, (P, R) log-probabilities or (P, R, H) vectors, float32.
+
+        Returns:
+            (P, N, C) float32; -inf for classes that an example does not have.
+        """
+        population, examples = readings.shape[0], self.classes.shape[0]
+        if self.columns is not None:
+            return readings[:, self.owner[:, 0].argsort()]
+        scores = readings.new_full((population, examples, int(self.classes.max())), -torch.inf)
+        if self.sentences:
+            vectors = torch.nn.functional.normalize(readings, dim=-1)
+            texts = self.owner[:, 1] < 0
+            order = self.owner[texts, 0].argsort()
+            text = vectors[:, texts][:, order]  # (P, N, H)
+            labels, owner = vectors[:, ~texts], self.owner[~texts]
+            if bool((owner[:, 0] < 0).all()):  # one set of label sentences for all examples
+                return self.scale * text @ labels[:, owner[:, 1].argsort()].mT
+            values = self.scale * (text[:, owner[:, 0]] * labels).sum(-1)  # (P, label rows)
+        else:
+            values, owner = readings, self.owner
+        # A class scores as its best choice, hence the maximum where several rows speak for one class.
+        flat = scores.view(population, -1)
+        target = owner[:, 0] * scores.shape[2] + owner[:, 1]
+        flat.scatter_reduce_(1, target.expand(population, -1), values, reduce="amax")
+        return scores
+
+
+def buckets(lengths: Sequence[int], row_limit: int, overhead: int) -> list[list[int]]:
+    """Cut rows, sorted by length, where padding costs more than another launch.
+
+    Dynamic programming over the sorted rows; the cost of a bucket is rows x longest + overhead, in tokens.
+
+    Args:
+        lengths: real tokens of each row.
+        row_limit: most padded tokens in one bucket (a single row may exceed it).
+        overhead: what one more forward costs, in tokens.
+
+    Returns:
+        Row indices of each bucket, shortest rows first.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        options = []
+        for start in range(end - 1, -1, -1):
+            tokens = (end - start) * longest
+            if tokens > row_limit and end - start > 1:
+                break
+            options.append((best[start][0] + tokens + overhead, start))
+        best.append(min(options))
+    cuts, end = [], len(order)
+    while end:
+        start = best[end][1]
+        cuts.append(order[start:end])
+        end = start
+    return cuts[::-1]

@@ -1,0 +1,160 @@
+"""The two jobs: tune an adapter and evaluate one. Load, run, score, save; nothing is printed here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dfolora import adapter as adapters
+from dfolora import models
+from dfolora.adapter import Adapter
+from dfolora.card import model_card
+from dfolora.config import EvaluateConfig, ModelConfig, TuneConfig
+from dfolora.engine import Engine
+from dfolora.errors import UserError
+from dfolora.models import LanguageModel
+from dfolora.optimizers import make_optimizer
+from dfolora.run import Run
+from dfolora.scoring import Scorer
+from dfolora.subspaces import subspace_class
+from dfolora.task import Example, Metrics, Task
+from dfolora.tuner import Progress, Tuner
+
+Examples = Callable[[str], list[Example]]
+"""split -> examples: a task's ``load`` with its source filled in."""
+
+TEST_BATCH = 512  # examples encoded at a time; the engine cuts them further
+
+
+def tune(
+    config: TuneConfig, task: Task, examples: Examples, resume: Run | None = None,
+    progress: Progress = lambda state, best: None, started: Callable[[Run], None] = lambda run: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Tune an adapter, save it, score it beside the model as it was.
+
+    Args:
+        config: everything about the run.
+        task: what to tune for.
+        examples: gives the examples of ``train``, ``dev`` and ``test``.
+        resume: an interrupted run to go on with, opened by ``Run.open``; its config is ``config``.
+        progress: called after every generation.
+        started: called once the run folder exists.
+
+    Returns:
+        The scores, as saved in ``scores.json``: ``model, task, optimizer, subspace, seed, evaluations, token_layers,
+        seconds, zero_shot, tuned, dev_zero_shot, dev_tuned, run, adapter`` and a few more.
+
+    Raises:
+        UserError: whatever the user gave that cannot work; the run folder is made once all of it is checked.
+    """
+    # Names first: a mistyped optimizer should not cost the loading of a model.
+    subspace_class(config.subspace)
+    make_optimizer(config.optimizer, 2, population=config.population, sigma=config.sigma, **config.optimizer_options)
+    train, dev = examples("train"), examples("dev")
+    test = [] if config.test_split == "none" else examples(config.test_split)
+    _check_train(task, train)
+    language_model = _load(config)
+    scorer = Scorer(language_model, task, config.max_length)
+    adapter = adapters.attach(language_model, config.rank, _names(config.target))
+    tuner = Tuner(adapter, scorer, train, dev, config)
+    if resume is None:
+        measured = tuner.prepare()
+        run = Run.create(config, language_model.device, tuner.data_checksum)
+        run.save_subspace(measured)
+    else:
+        run = resume
+        run.check_data(tuner.data_checksum)
+        tuner.prepare(run.load_subspace(len(adapter.layers)))
+    started(run)
+    tuner.fit(run, progress)
+    state, best = tuner.last, tuner.best
+    scores: dict[str, Any] = {
+        "model": config.model,
+        "task": config.task,
+        "optimizer": config.optimizer,
+        "subspace": config.subspace,
+        "seed": config.seed,
+        "evaluations": state.evaluations,
+        "token_layers": state.token_layers,
+        "dev_token_layers": state.dev_token_layers,
+        "forwards": state.forwards,
+        "seconds": state.seconds,
+        "zero_shot": {},
+        "tuned": {},
+        "dev_zero_shot": tuner.base_dev,
+        "dev_tuned": best.dev["metrics"] if best.dev else {},
+        "selected_at": best.evaluations,
+        "examples": {"train": len(train), "dev": len(dev), config.test_split: len(test)},
+        "run": str(run.folder),
+        "adapter": str(run.folder / "adapter"),
+    }
+    if test:
+        scores["tuned"] = score(adapter, scorer, test, config.chunk_tokens)
+        kept = adapter.state()
+        adapter.clear()
+        scores["zero_shot"] = score(adapter, scorer, test, config.chunk_tokens)
+        adapter.restore(kept)
+    adapter.save(run.folder / "adapter", model_card(config, scores, language_model.kind, scorer.prompt))
+    run.save_scores(scores)
+    return scores
+
+
+def evaluate(config: EvaluateConfig, task: Task, examples: Examples) -> dict[str, Any]:
+    """Score a saved adapter, or the model as it is, on one split.
+
+    Returns:
+        ``model, adapter, task, split, examples, metrics``.
+
+    Raises:
+        UserError: whatever the user gave that cannot work.
+    """
+    found = examples(config.split)
+    language_model = _load(config)
+    scorer = Scorer(language_model, task, config.max_length)
+    if config.adapter:
+        adapter = adapters.load(language_model, config.adapter)
+    else:
+        adapter = adapters.attach(language_model, rank=1)
+    return {
+        "model": config.model,
+        "adapter": config.adapter,
+        "task": config.task,
+        "split": config.split,
+        "examples": len(found),
+        "metrics": score(adapter, scorer, found, config.chunk_tokens),
+    }
+
+
+def score(adapter: Adapter, scorer: Scorer, examples: Sequence[Example], chunk_tokens: int = 0) -> Metrics:
+    """The task's metrics of an adapter as it stands, in percent."""
+    predictions: list[int] = []
+    for start in range(0, len(examples), TEST_BATCH):
+        engine = Engine(adapter, scorer.encode(examples[start : start + TEST_BATCH]), chunk_tokens)
+        predictions += engine.incumbent_scores().argmax(-1).tolist()
+    return scorer.task.measure(examples, predictions)
+
+
+def adapter_model(folder: str) -> str:
+    """The model that a saved adapter says it was made for; '' where it does not say."""
+    try:
+        config = json.loads((Path(folder).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(config.get("base_model_name_or_path") or "")
+
+
+def _load(config: ModelConfig) -> LanguageModel:
+    return models.load(config.model, config.kind, config.dtype, config.device, config.trust_remote_code)
+
+
+def _check_train(task: Task, train: Sequence[Example]) -> None:
+    if not train:
+        raise UserError(f"--task: the training set of {task.name!r} is empty")
+    if len({example.label for example in train}) < 2 and not task.one_class_train:
+        raise UserError(f"--task: the training set of {task.name!r} holds one class only; two are needed to tell apart")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,88 @@
+"""CMA-ES, by pycma: with a full or a diagonal covariance matrix."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dfolora.errors import unknown
+from dfolora.optimizers.base import Optimizer, Points
+from dfolora.optimizers.private_rng import PrivateRng
+
+with warnings.catch_warnings():
+    # pycma mentions at import that it could not plot; nothing here ever plots.
+    warnings.filterwarnings("ignore", message="Could not import matplotlib")
+    import cma
+
+
+class CMA(Optimizer):
+    """CMA-ES with a full covariance matrix (Hansen, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.00772).
+
+    It never stops by itself: pycma only reports its stopping criteria, and nobody asks for them here.
+
+    Args:
+        dim, population, sigma, seed, generations, bound: as for every optimizer; ``generations`` is not needed.
+        incumbent: ``mean``, the mean of the search distribution, which averages the noise of few-shot losses away; or
+            ``best``, the best candidate ever evaluated, which is what the DFO-LoRA release keeps.
+
+    Raises:
+        UserError: an argument out of range.
+    """
+
+    least_population = 3  # the two-point step size takes two of them for itself
+    _options: ClassVar[dict[str, Any]] = {}
+
+    def __init__(
+        self,
+        dim: int,
+        population: int = 20,
+        sigma: float = 0.1,
+        seed: int = 0,
+        generations: int | None = None,
+        bound: float | None = None,
+        incumbent: str = "mean",
+    ) -> None:
+        super().__init__(dim, population, sigma, seed, generations, bound)
+        if incumbent not in ("mean", "best"):
+            raise unknown("incumbent", incumbent, ("mean", "best"))
+        self._keeps_best = incumbent == "best"
+        options = {
+            "randn": self.rng.randn,
+            "seed": np.nan,  # any other value would seed numpy's global generator
+            "verbose": -9,
+            "popsize": population,
+            "bounds": None if bound is None else [-bound, bound],
+            **self._options,
+        }
+        # The two-point step size that pycma picks in large dimensions draws from numpy's global generator in a
+        # self-check of every tell, whatever "randn" is.
+        self._global = PrivateRng(seed)
+        self._sampled: list[Points] = []
+        with self._global.swapped():
+            self._es = cma.CMAEvolutionStrategy(np.zeros(dim), self.sigma, options)
+
+    def _ask(self) -> Points:
+        with self._global.swapped():
+            self._sampled = self._es.ask()
+        return np.array(self._sampled)
+
+    def _tell(self, points: Points, losses: Points) -> None:
+        # pycma gets its own float64 points back, not their float32 roundings. Those it would take for injected ones:
+        # it then clips their steps, refuses some at the bounds, reports broken mirrored samples in the two-point
+        # step size, and its diagonal variant ended in NaN once the steps had shrunk to the rounding error.
+        with self._global.swapped():
+            self._es.tell(self._sampled, losses.tolist())
+
+    def _incumbent(self) -> Points:
+        return self._best[1] if self._keeps_best else np.array(self._es.result.xfavorite)
+
+
+class SepCMA(CMA):
+    """CMA-ES with a diagonal covariance matrix: linear time and memory in d, faster learning where d is large.
+
+    Ros & Hansen, "A Simple Modification in CMA-ES Achieving Linear Time and Space Complexity", PPSN 2008.
+    """
+
+    _options: ClassVar[dict[str, Any]] = {"CMA_diagonal": True}

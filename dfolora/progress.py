@@ -1,0 +1,104 @@
+"""What a person sees of a run: a line that moves on a terminal, a line now and then in a file. Standard error only."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from dfolora.config import TuneConfig
+from dfolora.run import Generation, Run
+
+QUIET_SECONDS = 10.0  # between lines where the output is not a terminal
+
+
+class Display:
+    """Shows a run while it goes on, and its scores at the end."""
+
+    def __init__(self, config: TuneConfig) -> None:
+        self.config = config
+        self.console = Console(stderr=True)
+        self.live = self.console.is_terminal
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=20), console=self.console, transient=True
+        )
+        self.started_at = time.monotonic()
+        self.first: int | None = None
+        self.last_line = -math.inf
+        self.all_bad = 0
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def started(self, run: Run) -> None:
+        """The run folder exists: say where it is, so that it can be resumed."""
+        config = self.config
+        if run.replay:
+            self._print(f"resuming {run.folder} after {run.replay[-1].evaluations} evaluations")
+        self._print(
+            f"tuning {config.model} for {config.task}: {config.optimizer} in {config.subspace}, seed {config.seed}, "
+            f"budget {config.budget} evaluations; run folder {run.folder}"
+        )
+        if self.live:
+            self.bar.start()
+            self.bar_task = self.bar.add_task("", total=config.budget)
+
+    def progress(self, state: Generation, best: Generation) -> None:
+        """One generation more."""
+        if self.first is None:
+            self.first, self.started_at = state.evaluations, time.monotonic()
+        rate = (state.evaluations - self.first) / max(time.monotonic() - self.started_at, 1e-9)
+        left = self.config.budget - state.evaluations
+        losses = [loss for loss in state.losses if loss is not None]
+        layer = "all" if state.layer is None else state.layer
+        dev = best.dev["main"] if best.dev else math.nan
+        line = (
+            f"sweep {state.sweep} layer {layer} loss {min(losses, default=math.nan):.4f} dev best {dev:.1f} | "
+            f"{state.evaluations}/{self.config.budget} evaluations, {rate:.1f}/s, "
+            f"{_clock(left / rate) if rate else '?'} left"
+        )
+        if state.losses and not losses:
+            self.all_bad += 1
+            if self.all_bad in (1, 10, 100, 1000):
+                self._print(
+                    f"warning: generation {state.generation}: every loss is NaN or infinite; lower --sigma or --scale?"
+                )
+        if self.live:
+            self.bar.update(self.bar_task, completed=state.evaluations, description=line)
+        elif time.monotonic() - self.last_line > QUIET_SECONDS or left < self.config.population:
+            self.last_line = time.monotonic()
+            self._print(line)
+
+    def scores(self, scores: dict[str, Any]) -> None:
+        """The table at the end, on standard output."""
+        table = Table(title=f"{scores['task']}, seed {scores['seed']}, {scores['evaluations']} evaluations", box=None)
+        for column in ("split", "examples", "metric", "zero-shot", "tuned", "change"):
+            table.add_column(column, justify="left" if column in ("split", "metric") else "right")
+        split = self.config.test_split
+        for name, count, before, after in (
+            ("dev", scores["examples"]["dev"], scores["dev_zero_shot"], scores["dev_tuned"]),
+            (split, scores["examples"][split], scores["zero_shot"], scores["tuned"]),
+        ):
+            for metric in after:
+                change = after[metric] - before[metric]
+                table.add_row(
+                    name, str(count), metric, f"{before[metric]:.2f}", f"{after[metric]:.2f}", f"{change:+.2f}"
+                )
+        Console(file=sys.stdout).print(table)
+        print(f"adapter: {scores['adapter']}")
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}" if minutes >= 60 else f"{minutes}:{second:02d}"

@@ -1,0 +1,228 @@
+"""The run folder: resolved config, environment, one JSON line per generation, the adapter, the scores.
+
+A run is its log: optimizers and subspaces are deterministic given their seeds, so telling the logged losses again
+rebuilds every optimizer and incumbent without a forward pass. A checksum of each population guards that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dfolora.config import TuneConfig, build
+from dfolora.errors import UserError
+from dfolora.subspaces import Measured
+
+_PACKAGES = ("dfolora", "torch", "transformers", "peft", "cma", "nevergrad", "numpy")
+
+
+@dataclass
+class Generation:
+    """One line of the log.
+
+    Attributes:
+        generation: from 1; line 0 is the base model's look at the dev set.
+        sweep: from 1.
+        layer: index of the tuned layer; None in joint mode and on line 0.
+        checksum: of the population asked.
+        losses: one per candidate; None stands for NaN or infinity.
+        evaluations, token_layers, forwards, seconds: totals so far, selection not included.
+        dev: the look at the dev set after this generation, if there was one: ``metrics``, ``main``, ``loss``.
+        dev_token_layers: total cost of such looks so far.
+    """
+
+    generation: int
+    sweep: int
+    layer: int | None
+    checksum: str
+    losses: list[float | None]
+    evaluations: int
+    token_layers: int
+    forwards: int
+    seconds: float
+    dev: dict[str, Any] | None = None
+    dev_token_layers: int = 0
+
+    def loss_tensor(self) -> Tensor:
+        return torch.tensor([math.nan if loss is None else loss for loss in self.losses], dtype=torch.float32)
+
+
+def finite(losses: Tensor) -> list[float | None]:
+    """Losses for the log: the shortest decimal that gives the float32 back, None for NaN and infinity."""
+    return [float(str(x)) if math.isfinite(x) else None for x in losses.cpu().numpy()]
+
+
+def checksum(z: Tensor) -> str:
+    """Of a population (P, d) float32, to the last bit."""
+    return hashlib.blake2b(z.contiguous().numpy().tobytes(), digest_size=8).hexdigest()
+
+
+class Run:
+    """A run folder that is being written, or read again to go on.
+
+    Attributes:
+        folder: the path.
+        config: the resolved config.
+        replay: generations in the log when it was opened; empty for a new run.
+    """
+
+    def __init__(self, folder: Path, config: TuneConfig, replay: list[Generation]) -> None:
+        self.folder = folder
+        self.config = config
+        self.replay = replay
+
+    @classmethod
+    def create(cls, config: TuneConfig, device: torch.device, data_checksum: str) -> Run:
+        """Start a run folder.
+
+        Raises:
+            UserError: the output folder already holds something.
+        """
+        folder = Path(config.output).expanduser() if config.output else _unused(config)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            what = "already holds a run" if (folder / "log.jsonl").exists() else "is not empty"
+            raise UserError(f"--output: {str(folder)!r} {what}; choose another folder, or --resume it if it is a run")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output: cannot make {str(folder)!r} ({error.strerror})") from error
+        config = dataclasses.replace(config, output=str(folder))
+        write_text(folder / "environment.json", json.dumps(environment(device, data_checksum), indent=2) + "\n")
+        write_text(folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
+        return cls(folder, config, [])
+
+    @classmethod
+    def open(cls, folder: str) -> Run:
+        """Open an interrupted run to go on with it.
+
+        Raises:
+            UserError: not a run, a damaged one, or one that is finished.
+        """
+        path = Path(folder).expanduser()
+        if not (path / "config.yaml").is_file():
+            raise UserError(f"--resume: {folder!r} is not a run folder: it has no config.yaml")
+        if (path / "scores.json").exists():
+            raise UserError(f"--resume: {folder!r} is finished; its scores are in {str(path / 'scores.json')!r}")
+        given = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+        config = build(TuneConfig, given, source=str(path / "config.yaml"))
+        return cls(path, dataclasses.replace(config, output=str(path)), read_log(path / "log.jsonl"))
+
+    def check_data(self, data_checksum: str) -> None:
+        """Refuse to go on with another batch than the log's.
+
+        Raises:
+            UserError: the few-shot batch is not the one that the run began with.
+        """
+        known = json.loads((self.folder / "environment.json").read_text(encoding="utf-8")).get("data_checksum")
+        if known != data_checksum:
+            raise UserError(
+                f"--resume: the training or dev data, or the tokenizer, of {str(self.folder)!r} have changed"
+            )
+
+    def log(self, generation: Generation) -> None:
+        """Append one line and hand it to the operating system before going on."""
+        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(generation), allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def save_subspace(self, measured: list[Measured]) -> None:
+        tensors = {f"{layer}/{name}": t.contiguous() for layer, part in enumerate(measured) for name, t in part.items()}
+        partial = self.folder / "subspace.safetensors.partial"
+        save_file(tensors, partial)
+        partial.rename(self.folder / "subspace.safetensors")
+
+    def load_subspace(self, layers: int) -> list[Measured]:
+        """What the subspaces took from the data, by layer.
+
+        Raises:
+            UserError: the file is missing, damaged, or of a model with other layers.
+        """
+        path = self.folder / "subspace.safetensors"
+        if not path.is_file():
+            raise UserError(
+                f"--resume: {str(path)!r} is missing; the run stopped before its first line, start it again"
+            )
+        measured: list[Measured] = [{} for _ in range(layers)]
+        try:
+            for key, tensor in load_file(path).items():
+                layer, name = key.split("/", 1)
+                measured[int(layer)][name] = tensor
+        except (SafetensorError, ValueError, IndexError) as error:
+            raise UserError(f"--resume: {str(path)!r} is damaged or belongs to another model") from error
+        return measured
+
+    def save_scores(self, scores: Mapping[str, Any]) -> None:
+        write_text(self.folder / "scores.json", json.dumps(scores, indent=2) + "\n")
+
+
+def read_log(path: Path) -> list[Generation]:
+    """The generations of a log. A last line that was cut off by the interruption is dropped, from the file too.
+
+    Raises:
+        UserError: a line in the middle is not a generation.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    whole, rest = lines[:-1], lines[-1]
+    generations = []
+    for number, line in enumerate(whole, start=1):
+        try:
+            generations.append(Generation(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"--resume: {str(path)!r}, line {number} is not a generation ({error})") from error
+    if rest:
+        partial = path.with_name(path.name + ".partial")
+        partial.write_bytes(b"".join(line + b"\n" for line in whole))
+        partial.rename(path)
+    return generations
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.rename(path)
+
+
+def environment(device: torch.device, data_checksum: str) -> dict[str, Any]:
+    """Versions and device: what a number depends on besides the config."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "versions": versions,
+        "data_checksum": data_checksum,
+    }
+
+
+def _unused(config: TuneConfig) -> Path:
+    name = f"{config.task}-{config.optimizer}-seed{config.seed}".replace("/", "-").replace(":", "-")
+    number = 1
+    while (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder

@@ -1,0 +1,253 @@
+"""Text examples to token rows: fill the template, cut what is too long, find the answer position, check label words."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dfolora.engine import Rows
+from dfolora.errors import UserError
+from dfolora.models import LanguageModel
+from dfolora.task import Example, Prompt, Task
+
+SENTINEL = "<extra_id_0>"  # what T5 was trained to fill in
+
+
+@dataclass
+class _Row:
+    ids: list[int]
+    positions: list[int]
+    targets: list[int]
+    owner: tuple[int, int]
+    decoder: list[int]
+
+
+class Scorer:
+    """Turns a task's examples into what the engine runs, for one model.
+
+    Attributes:
+        prompt: the task's prompt for this kind of model.
+        max_length: most tokens per row; the task's ``shorten`` field is cut to fit.
+    """
+
+    def __init__(self, language_model: LanguageModel, task: Task, max_length: int = 0) -> None:
+        """Check the prompt against the tokenizer.
+
+        Args:
+            language_model: model and tokenizer.
+            task: its prompt for ``language_model.kind`` is used.
+            max_length: 0 means what the model has positions for, 512 at most.
+
+        Raises:
+            UserError: no prompt for this kind; a template without its mask; a label word of several tokens.
+        """
+        self.language_model = language_model
+        self.tokenizer: Any = language_model.tokenizer
+        self.kind = language_model.kind
+        if self.kind not in task.prompts:
+            raise UserError(
+                f"--task: {task.name!r} has no prompt for a {self.kind} model, only {', '.join(task.prompts)}"
+            )
+        self.task = task
+        self.prompt: Prompt = task.prompts[self.kind]
+        limit = language_model.max_length
+        if max_length > limit:
+            raise UserError(f"--max-length: {max_length} is more than the {limit} positions of {language_model.name!r}")
+        self.max_length = max_length or min(limit, 512)
+        self._check_template()
+        if self.kind == "seq2seq" and self.tokenizer.convert_tokens_to_ids(SENTINEL) == self.tokenizer.unk_token_id:
+            self.slot = ""  # not pretrained with sentinels: the whole answer comes from the decoder
+        else:
+            self.slot = {"masked": self.tokenizer.mask_token, "seq2seq": SENTINEL}.get(self.kind, "")
+        self.label_tokens = self._label_tokens()
+
+    def encode(self, examples: Sequence[Example]) -> Rows:
+        """Tokenise examples.
+
+        Args:
+            examples: N of them, at least one.
+
+        Returns:
+            Rows on the CPU; with label words one row an example, with choices one a choice, for a sentence encoder
+            also one a label sentence.
+        """
+        rows: list[_Row] = []
+        for index, example in enumerate(examples):
+            if self.kind == "encoder":
+                rows.append(self._sentence(self._fit(example, self._render, 0), (index, -1)))
+            if self.label_tokens is not None:
+                rows.append(self._word_row(example, index))
+            elif example.choices is not None:
+                classes = example.choice_class or tuple(range(len(example.choices)))
+                for choice, owner in zip(example.choices, classes, strict=True):
+                    rows.append(self._choice_row(example, choice, (index, owner)))
+        if self.kind == "encoder" and self.prompt.words is not None:
+            rows += [self._sentence(self._ids(word), (-1, c)) for c, word in enumerate(self.prompt.words)]
+        return self._batch(rows, [self._class_count(example) for example in examples])
+
+    def labels(self, examples: Sequence[Example]) -> torch.Tensor:
+        """(N,) int64 right classes."""
+        return torch.tensor([example.label for example in examples])
+
+    def _class_count(self, example: Example) -> int:
+        if self.prompt.words is not None:
+            return len(self.prompt.words)
+        if example.choices is None:
+            raise UserError(f"--task: {self.task.name!r} has neither label words nor choices for its examples")
+        return max(example.choice_class) + 1 if example.choice_class else len(example.choices)
+
+    # -- rows -----------------------------------------------------------------------------------------------------
+
+    def _word_row(self, example: Example, index: int) -> _Row:
+        if self.kind == "causal":
+            ids = self._fit(example, self._render, 0)
+            return _Row(ids, [len(ids) - 1], [], (index, -1), [])
+        ids = self._fit(example, self._render, 0)
+        if self.kind == "masked":
+            return _Row(ids, [ids.index(self.tokenizer.mask_token_id)], [], (index, -1), [])
+        decoder = self._decoder_start()
+        return _Row(ids, [len(decoder) - 1], [], (index, -1), decoder)
+
+    def _choice_row(self, example: Example, choice: str, owner: tuple[int, int]) -> _Row:
+        text = self.prompt.answer.format(choice=choice, **example.fields)
+        if self.kind == "encoder":
+            return self._sentence(self._ids(text)[: self.max_length], owner)
+        answer = self._answer_tokens(text)
+        if self.kind == "masked":
+
+            def render(fields: Mapping[str, str]) -> str:
+                return self._render(fields).replace(self.slot, self.slot * len(answer))
+
+            ids = self._fit(example, render, 0)
+            masks = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_token_id]
+            return _Row(ids, masks, answer, owner, [])
+        if self.kind == "causal":
+            ids = self._fit(example, self._render, len(answer))
+            first = len(ids) - 1
+            return _Row(ids + answer[:-1], [first + i for i in range(len(answer))], answer, owner, [])
+        ids = self._fit(example, self._render, 0)
+        start = self._decoder_start()
+        positions = [len(start) - 1 + i for i in range(len(answer))]
+        return _Row(ids, positions, answer, owner, start + answer[:-1])
+
+    def _sentence(self, ids: list[int], owner: tuple[int, int]) -> _Row:
+        return _Row(ids, [0], [], owner, [])
+
+    def _batch(self, rows: list[_Row], classes: list[int]) -> Rows:
+        pad = self.tokenizer.pad_token_id
+
+        def padded(lists: list[list[int]], value: int) -> torch.Tensor:
+            longest = max(map(len, lists))
+            return torch.tensor([ids + [value] * (longest - len(ids)) for ids in lists])
+
+        ids = [row.ids for row in rows]
+        inputs = {"input_ids": padded(ids, pad), "attention_mask": padded([[1] * len(i) for i in ids], 0)}
+        if self.kind == "seq2seq":
+            inputs["decoder_input_ids"] = padded([row.decoder for row in rows], pad)
+        chosen = self.label_tokens is None and self.kind != "encoder"
+        return Rows(
+            inputs=inputs,
+            positions=padded([row.positions for row in rows], 0),
+            owner=torch.tensor([row.owner for row in rows]),
+            classes=torch.tensor(classes),
+            columns=None if self.label_tokens is None else torch.tensor(self.label_tokens),
+            targets=padded([row.targets for row in rows], -100) if chosen else None,
+            sentences=self.kind == "encoder",
+            pooling=self.language_model.pooling,
+        )
+
+    # -- text -----------------------------------------------------------------------------------------------------
+
+    def _render(self, fields: Mapping[str, str]) -> str:
+        template = self.prompt.template
+        if self.kind == "causal":
+            template = template.split("{mask}")[0].rstrip()
+        # A mask token inside somebody's text would be taken for the answer position.
+        clean = {name: text.replace(self.slot, " ") if self.slot else text for name, text in fields.items()}
+        return template.format(mask=self.slot, **clean).strip()
+
+    def _fit(self, example: Example, render: Any, reserve: int) -> list[int]:
+        """Token ids of the rendered example, its ``shorten`` field cut until they and ``reserve`` more fit."""
+        ids = self._ids(render(example.fields))
+        limit = self.max_length - reserve
+        name = self.task.shorten
+        fields = dict(example.fields)
+        while len(ids) > limit and fields.get(name):
+            # Cut by characters in proportion to the excess, a little more each time round, at a word's end.
+            text = fields[name]
+            tokens = max(1, len(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+            keep = int(len(text) * max(0.0, 1 - (len(ids) - limit + 1) / tokens))
+            fields[name] = text[: min(keep, len(text) - 1)].rsplit(" ", 1)[0] if " " in text[:keep] else ""
+            ids = self._ids(render(fields))
+        if len(ids) > limit:
+            raise UserError(
+                f"--max-length: {self.max_length} tokens cannot hold the prompt of an example of {self.task.name!r} "
+                f"({len(ids) + reserve} tokens with field {name or 'none'!r} cut)"
+            )
+        return ids
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text)["input_ids"]) if self.kind != "causal" else self._causal_ids(text)
+
+    def _causal_ids(self, text: str) -> list[int]:
+        ids = list(self.tokenizer(text)["input_ids"])
+        eos = self.tokenizer.eos_token_id
+        # Some tokenizers end a text with the end token; the answer is to be predicted from the text, not from there.
+        return ids[:-1] if len(ids) > 1 and ids[-1] == eos else ids
+
+    def _decoder_start(self) -> list[int]:
+        start = self.language_model.model.config.decoder_start_token_id
+        start = self.tokenizer.pad_token_id if start is None else start
+        return [start, self.tokenizer.convert_tokens_to_ids(SENTINEL)] if self.slot else [start]
+
+    def _answer_tokens(self, answer: str) -> list[int]:
+        """Tokens of an answer as it stands in the template: with the space before it, if there is one."""
+        before = self.prompt.template.split("{mask}")[0]
+        spaced = before.endswith((" ", "\n")) or (self.kind == "causal" and bool(before))
+        ids = list(self.tokenizer((" " if spaced else "") + answer, add_special_tokens=False)["input_ids"])
+        # SentencePiece gives a text that starts with a space a piece of its own for it.
+        pieces = self.tokenizer.convert_ids_to_tokens(ids)
+        return ids[1:] if len(ids) > 1 and pieces[0] in ("▁", "Ġ") else ids
+
+    def _label_tokens(self) -> list[int] | None:
+        if self.kind == "encoder" or self.prompt.words is None:
+            return None
+        tokens = []
+        for word in self.prompt.words:
+            ids = self._answer_tokens(word)
+            if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
+                pieces = self.tokenizer.convert_ids_to_tokens(ids)
+                what = f"is {len(ids)} tokens {pieces}" if len(ids) != 1 else "is unknown"
+                raise UserError(
+                    f"--label-words: {word!r} {what} to the tokenizer of {self.language_model.name!r}; "
+                    "choose words that are one token each"
+                )
+            tokens.append(ids[0])
+        if len(set(tokens)) < len(tokens):
+            raise UserError(f"--label-words: two of {', '.join(self.prompt.words)} are the same token; choose others")
+        return tokens
+
+    def _check_template(self) -> None:
+        template = self.prompt.template
+        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+        masks = names.count("mask")
+        if self.kind == "encoder":
+            if masks:
+                self.prompt = Prompt(
+                    re.sub(r"\s*\{mask\}\s*", " ", template).strip(), self.prompt.words, self.prompt.answer
+                )
+            return
+        if masks != 1:
+            raise UserError(
+                f"--template: {template!r} needs exactly one {{mask}}, where the answer stands; it has {masks}"
+            )
+        if self.kind == "causal" and any(n != "mask" for n in names[names.index("mask") :]):
+            raise UserError(
+                f"--template: {template!r} has a field after {{mask}}; a causal model answers before it reads that, "
+                "so put {mask} last"
+            )

@@ -1,0 +1,286 @@
+"""Where to search: z (P, d) -> LoRA factors of one layer, by name.
+
+Every subspace but ``paper`` maps z = 0 to B = 0, so the search starts exactly at the base model, and is scaled so that
+z ~ N(0, I) changes a module's output by ``scale`` times its own standard deviation on the few-shot batch: an
+optimizer's sigma is then a relative change of queries and keys, whatever the model.
+
+What a subspace takes from the data is measured once (``measure``) and is a few tensors; projections are drawn from the
+seed. Together they rebuild it without a forward pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dfolora.adapter import Factors, Layer, LoraModule
+from dfolora.errors import UserError, unknown
+
+Measured = dict[str, Tensor]
+"""What one layer's subspace keeps of the data, by ``<module name>/<what>``; float32, on the CPU."""
+
+
+class Subspace(ABC):
+    """The map from a layer's candidates to its LoRA factors.
+
+    Attributes:
+        dim: d, the length of z.
+        layer: the layer it belongs to.
+    """
+
+    dim: int
+
+    def __init__(
+        self,
+        layer: Layer,
+        measured: Mapping[str, Tensor],
+        rank: int,
+        dim: int,
+        seed: int,
+        scale: float,
+        device: torch.device,
+    ) -> None:
+        self.layer = layer
+        self.rank = rank
+        self.scale = scale
+        self.seed = seed
+        self.device = device
+        self.a = {name: measured[f"{name}/a"].to(device) for name in layer.modules if f"{name}/a" in measured}
+        self.out_std = {name: float(measured[f"{name}/out_std"]) for name in layer.modules}
+        self.hidden_std = float(measured["hidden_std"])
+        self.build(dim)
+
+    @classmethod
+    def measure(cls, layer: Layer, inputs: Mapping[str, Tensor], hidden_std: float, rank: int, seed: int) -> Measured:
+        """What to keep of the data.
+
+        Args:
+            layer: the layer.
+            inputs: module name -> inputs of its real tokens on the few-shot batch under the base model, (tokens, in).
+            hidden_std: standard deviation of the hidden states that enter the layer (see ``statistics``).
+            rank: r.
+            seed: of anything drawn.
+        """
+        measured: Measured = {"hidden_std": torch.tensor(hidden_std)}
+        for name, module in layer.modules.items():
+            x = inputs[name].float()
+            weight = module.weight if module.rows is None else module.weight[module.rows.to(module.weight.device)]
+            measured[f"{name}/out_std"] = (x @ weight.T).std().cpu()
+            a = cls.a_side(module, x, rank, seed)
+            if a is not None:
+                measured[f"{name}/a"] = a.cpu().contiguous()
+        return measured
+
+    @classmethod
+    @abstractmethod
+    def a_side(cls, module: LoraModule, x: Tensor, rank: int, seed: int) -> Tensor | None:
+        """The fixed A (r, in) of a module, whitened so that each component of A x has mean square 1; None if searched."""
+
+    @abstractmethod
+    def build(self, dim: int) -> None:
+        """Set ``dim`` and draw the projections."""
+
+    @abstractmethod
+    def b_side(self, name: str, module: LoraModule, z: Tensor) -> Tensor:
+        """(P, rows, r): B on the searched output rows."""
+
+    def factors(self, z: Tensor) -> Factors:
+        """Candidates (P, d) to {module name: (A (P, r, in), B (P, out, r))}, float32, on the model's device."""
+        z = z.to(self.device, torch.float32)
+        return {
+            name: (self.a[name].expand(len(z), -1, -1), self._place(module, self.b_side(name, module, z)))
+            for name, module in self.layer.modules.items()
+        }
+
+    def _place(self, module: LoraModule, searched: Tensor) -> Tensor:
+        """Put searched rows where they belong; the value rows of a fused projection stay 0."""
+        if module.rows is None:
+            return searched
+        b = searched.new_zeros(len(searched), module.out_features, self.rank)
+        b[:, module.rows.to(b.device)] = searched
+        return b
+
+    def _row_count(self, module: LoraModule) -> int:
+        return module.out_features if module.rows is None else len(module.rows)
+
+    def normal(self, what: str, *shape: int) -> Tensor:
+        """Standard normal numbers that depend on the seed and ``what`` alone, equal on every device."""
+        return normal(self.seed, what, *shape).to(self.device)
+
+
+class FrozenA(Subspace):
+    """A random and fixed, B = a random projection of z. The layer's d numbers are shared out among its modules."""
+
+    @classmethod
+    def a_side(cls, module: LoraModule, x: Tensor, rank: int, seed: int) -> Tensor:
+        return _whitened(normal(seed, f"{module.name}/a", rank, module.in_features).to(x.device), x)
+
+    def build(self, dim: int) -> None:
+        modules = self.layer.modules
+        if dim < len(modules):
+            raise UserError(
+                f"--subspace-dim: {dim} cannot work; a layer has {len(modules)} modules, each needs a number"
+            )
+        shares = [dim // len(modules) + (i < dim % len(modules)) for i in range(len(modules))]
+        self.dim = dim
+        self.slices: dict[str, slice] = {}
+        self.projection: dict[str, Tensor] = {}
+        start = 0
+        for (name, module), share in zip(modules.items(), shares, strict=True):
+            self.slices[name] = slice(start, start + share)
+            start += share
+            std = self.scale * self.out_std[name] / math.sqrt(self.rank * share)
+            self.projection[name] = std * self.normal(f"{name}/b", share, self._row_count(module) * self.rank)
+
+    def b_side(self, name: str, module: LoraModule, z: Tensor) -> Tensor:
+        return (z[:, self.slices[name]] @ self.projection[name]).view(len(z), self._row_count(module), self.rank)
+
+
+class Pca(FrozenA):
+    """A = the top principal directions of the module's own inputs, whitened; B = a random projection of z.
+
+    The gradient of W is a sum of outer products with the inputs, so it lies in their span.
+    """
+
+    @classmethod
+    def a_side(cls, module: LoraModule, x: Tensor, rank: int, seed: int) -> Tensor:
+        return _whitened(principal_directions(x, rank), x)
+
+
+class Full(Subspace):
+    """A random and fixed, B = z itself: for estimators that are at home in many dimensions."""
+
+    a_side = FrozenA.a_side
+
+    def build(self, dim: int) -> None:
+        sizes = {name: self._row_count(module) * self.rank for name, module in self.layer.modules.items()}
+        starts = torch.tensor([0, *sizes.values()]).cumsum(0).tolist()
+        self.slices = {name: slice(a, b) for name, a, b in zip(sizes, starts, starts[1:], strict=False)}
+        self.dim = starts[-1]
+
+    def b_side(self, name: str, module: LoraModule, z: Tensor) -> Tensor:
+        b = z[:, self.slices[name]] * (self.scale * self.out_std[name] / math.sqrt(self.rank))
+        return b.view(len(z), self._row_count(module), self.rank)
+
+
+class Xs(Subspace):
+    """LoRA-XS (arXiv 2405.17604): A = top right singular vectors of W, B = U R with R (r, r) = z; d = modules x r^2."""
+
+    @classmethod
+    def a_side(cls, module: LoraModule, x: Tensor, rank: int, seed: int) -> Tensor:
+        return _whitened(_top_svd(module, rank)[1].to(x.device), x)
+
+    def build(self, dim: int) -> None:
+        self.dim = len(self.layer.modules) * self.rank**2
+        self.left = {
+            name: _top_svd(module, self.rank)[0].to(self.device) for name, module in self.layer.modules.items()
+        }
+
+    def b_side(self, name: str, module: LoraModule, z: Tensor) -> Tensor:
+        index = list(self.layer.modules).index(name)
+        r = z.view(len(z), -1, self.rank, self.rank)[:, index]
+        left = self.left[name]  # (rows, r), orthonormal columns
+        return (self.scale * self.out_std[name] * math.sqrt(len(left)) / self.rank) * (left @ r)
+
+
+class Paper(Subspace):
+    """DFO-LoRA as released (arXiv 2403.01754): z in equal slices, one for each A and each B, random projections of each.
+
+    Entries of the projections to A are N(0, (scale s / sqrt(d))^2), s the standard deviation of the hidden states that
+    enter the layer (of the embedding matrix for the first), scale = alpha / sigma in the release's terms; those to B
+    keep a linear layer's default, uniform in +-1/sqrt(d / slices), except in the first layer, where they follow A.
+    z = 0 is a saddle: the loss is even in the A and B slices, so the first steps carry no direction.
+    """
+
+    @classmethod
+    def a_side(cls, module: LoraModule, x: Tensor, rank: int, seed: int) -> None:
+        return None
+
+    def build(self, dim: int) -> None:
+        slices = 2 * len(self.layer.modules)
+        if dim < slices:
+            raise UserError(f"--subspace-dim: {dim} cannot work; the paper's subspace cuts it into {slices} slices")
+        self.share = dim // slices
+        self.dim = self.share * slices
+        self.a_projection, self.b_projection = {}, {}
+        first = next(part for part in self.layer.name.split(".") if part.isdigit()) == "0"
+        for name, module in self.layer.modules.items():
+            std = self.scale * self.hidden_std / math.sqrt(dim)
+            self.a_projection[name] = std * self.normal(f"{name}/a", self.share, self.rank * module.in_features)
+            size = self._row_count(module) * self.rank
+            if first:
+                self.b_projection[name] = std * self.normal(f"{name}/b", self.share, size)
+            else:
+                bound = 1 / math.sqrt(self.share)
+                uniform = torch.rand(self.share, size, generator=_generator(self.seed, f"{name}/b")).to(self.device)
+                self.b_projection[name] = bound * (2 * uniform - 1)
+
+    def factors(self, z: Tensor) -> Factors:
+        z = z.to(self.device, torch.float32)
+        out: Factors = {}
+        for index, (name, module) in enumerate(self.layer.modules.items()):
+            a = z[:, 2 * index * self.share :][:, : self.share] @ self.a_projection[name]
+            out[name] = (a.view(len(z), self.rank, -1), self._place(module, self.b_side(name, module, z)))
+        return out
+
+    def b_side(self, name: str, module: LoraModule, z: Tensor) -> Tensor:
+        index = list(self.layer.modules).index(name)
+        b = z[:, (2 * index + 1) * self.share :][:, : self.share] @ self.b_projection[name]
+        return b.view(len(z), self._row_count(module), self.rank)
+
+
+_SUBSPACES: dict[str, type[Subspace]] = {"pca": Pca, "frozen-a": FrozenA, "xs": Xs, "full": Full, "paper": Paper}
+SUBSPACE_NAMES = tuple(_SUBSPACES)
+
+
+def subspace_class(name: str) -> type[Subspace]:
+    """The subspace called ``name``.
+
+    Raises:
+        UserError: there is none; near misses are suggested.
+    """
+    if name not in _SUBSPACES:
+        raise unknown("--subspace", name, SUBSPACE_NAMES)
+    return _SUBSPACES[name]
+
+
+def principal_directions(x: Tensor, count: int) -> Tensor:
+    """Leading eigenvectors (count, in) of the second moment of x (tokens, in), signs fixed, without a random start."""
+    x = x.double()
+    if len(x) < x.shape[1]:  # the smaller of the two Gram matrices has the same leading directions
+        values, left = torch.linalg.eigh(x @ x.T)
+        directions = (left.T @ x)[-count:].flip(0)
+    else:
+        values, vectors = torch.linalg.eigh(x.T @ x)
+        directions = vectors.T[-count:].flip(0)
+    directions = torch.nn.functional.normalize(directions, dim=1)
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+    return (directions * largest.sign()).float()
+
+
+def normal(seed: int, what: str, *shape: int) -> Tensor:
+    """Standard normal float32 on the CPU from a generator keyed by seed and name."""
+    return torch.randn(*shape, generator=_generator(seed, what))
+
+
+def _generator(seed: int, what: str) -> torch.Generator:
+    key = hashlib.blake2b(f"{seed}/{what}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
+
+
+def _whitened(a: Tensor, x: Tensor) -> Tensor:
+    """Rows of a scaled so that a x has mean square 1 over the tokens."""
+    return a / (x @ a.T).square().mean(0).sqrt().clamp(min=1e-12)[:, None]
+
+
+def _top_svd(module: LoraModule, rank: int) -> tuple[Tensor, Tensor]:
+    """U (rows, r) and V^T (r, in) of the largest singular values of the searched part of W."""
+    weight = module.weight if module.rows is None else module.weight[module.rows.to(module.weight.device)]
+    u, _, vh = torch.linalg.svd(weight.double(), full_matrices=False)
+    sign = vh[:rank].gather(1, vh[:rank].abs().argmax(1, keepdim=True)).sign()
+    return (u[:, :rank] * sign.T).float(), (vh[:rank] * sign).float()

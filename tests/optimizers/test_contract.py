@@ -1,0 +1,299 @@
+"""What every optimizer promises, over every registered name and a sample of nevergrad's."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dfolora.errors import UserError
+from dfolora.optimizers import Optimizer, describe, make_optimizer, optimizer_names
+
+DIM, POPULATION = 8, 20
+# LhsDE draws from numpy's global generator while it is built; DiagonalCMA is pycma behind nevergrad.
+NEVERGRAD = ["PSO", "DE", "TBPSA", "DiagonalCMA", "OnePlusOne", "NGOpt", "LhsDE", "Fireworks"]
+NAMES = [*optimizer_names(), *(f"nevergrad:{name}" for name in NEVERGRAD)]
+# These answer with a point that was evaluated; the others with the centre of a distribution.
+EVALUATED = [
+    "fireworks",
+    "random",
+    *(f"nevergrad:{name}" for name in ("PSO", "DE", "OnePlusOne", "LhsDE", "Fireworks")),
+]
+# What 1200 evaluations leave of the start's loss: a tenth for most; nevergrad's OnePlusOne with 20 workers stalls.
+SHARES = {"random": 0.75, "nevergrad:DE": 0.5, "nevergrad:OnePlusOne": 0.6}
+every_name = pytest.mark.parametrize("name", NAMES)
+
+
+def build(name: str, dim: int = DIM, **changes: Any) -> Optimizer:
+    settings = {"population": POPULATION, "sigma": 0.2, "seed": 3, "generations": 60, **changes}
+    return make_optimizer(name, dim, **settings)
+
+
+def sphere(z: torch.Tensor) -> torch.Tensor:
+    return (z.double() - 0.5).square().sum(-1)
+
+
+def advance(search: Optimizer, generations: int, loss: Any = sphere) -> list[torch.Tensor]:
+    asked = []
+    for _ in range(generations):
+        asked.append(search.ask())
+        search.tell(loss(asked[-1]))
+    return asked
+
+
+def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
+    return len(left) == len(right) and all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def global_states() -> tuple[Any, ...]:
+    kind, keys, place, has_gauss, gauss = np.random.get_state()  # noqa: NPY002  what must not change
+    return kind, keys.tobytes(), place, has_gauss, gauss, random.getstate(), torch.get_rng_state().numpy().tobytes()
+
+
+@every_name
+def test_shapes_types_and_start(name: str) -> None:
+    search = build(name)
+    assert (search.dim, search.population) == (DIM, POPULATION)
+    assert torch.equal(search.incumbent(), torch.zeros(DIM))
+    for _ in range(4):
+        z = search.ask()
+        assert z.shape == (POPULATION, DIM)
+        assert z.dtype == torch.float32
+        assert z.device.type == "cpu"
+        assert z.isfinite().all()
+        search.tell(sphere(z))
+        assert search.incumbent().shape == (DIM,)
+        assert search.incumbent().dtype == torch.float32
+        assert search.incumbent().isfinite().all()
+
+
+@pytest.mark.parametrize("name", [*optimizer_names(), "nevergrad:Fireworks"])  # the others only derive it from sigma
+def test_first_generation_has_the_asked_spread(name: str) -> None:
+    z = build(name, dim=200, sigma=0.05).ask()
+    assert z[z.any(1)].std().item() == pytest.approx(0.05, rel=0.1)
+
+
+@every_name
+def test_improves_the_shifted_sphere(name: str) -> None:
+    search = build(name)
+    advance(search, 60)
+    assert sphere(search.incumbent()) < SHARES.get(name, 0.1) * sphere(torch.zeros(DIM))
+
+
+@every_name
+def test_same_seed_same_run_other_seed_other_run(name: str) -> None:
+    first, again, other = (advance(build(name, seed=seed), 6) for seed in (3, 3, 4))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+@every_name
+def test_replay_of_recorded_losses_is_bit_identical(name: str) -> None:
+    search = build(name)
+    asked, told = [], []
+    for generation in range(8):
+        z = search.ask()
+        losses = sphere(z).float()
+        if generation == 2:
+            losses[::3] = torch.nan
+        if generation == 5:
+            losses[:] = torch.inf
+        search.tell(losses)
+        asked.append(z)
+        told.append(losses.tolist())
+    twin = build(name)
+    replayed = []
+    for losses in told:
+        replayed.append(twin.ask())
+        twin.tell(losses)
+    assert same(asked, replayed)
+    assert torch.equal(search.incumbent(), twin.incumbent())
+    assert torch.equal(search.ask(), twin.ask())
+
+
+@every_name
+def test_randomness_is_private(name: str) -> None:
+    before = global_states()
+    alone = [advance(build(name, seed=seed), 5) for seed in (1, 2)]
+    assert global_states() == before
+    both = [build(name, seed=seed) for seed in (1, 2)]
+    mixed: list[list[torch.Tensor]] = [[], []]
+    for _ in range(5):
+        np.random.seed(5)  # noqa: NPY002  somebody else's use of the global generators
+        random.seed(5)
+        for search, asked in zip(both, mixed, strict=True):
+            asked += advance(search, 1)
+    assert same(alone[0], mixed[0])
+    assert same(alone[1], mixed[1])
+
+
+@pytest.mark.parametrize("name", ["cma", "sep-cma"])
+def test_two_point_step_size_keeps_off_the_global_generator(name: str) -> None:
+    # In large dimensions pycma changes to a step-size rule that draws from it.
+    before = global_states()
+    advance(build(name, dim=400), 3)
+    assert global_states() == before
+
+
+def test_imports_are_lazy_and_keep_off_the_global_generators() -> None:
+    code = (
+        "import random, sys, numpy as np, dfolora.optimizers as o\n"
+        "state = lambda: (np.random.get_state()[1].tobytes(), np.random.get_state()[2], random.getstate())\n"
+        "before = state()\n"
+        "o.make_optimizer('fireworks', 3); assert not {'cma', 'nevergrad'} & set(sys.modules)\n"
+        "o.make_optimizer('cma', 3); assert 'nevergrad' not in sys.modules\n"
+        "o.make_optimizer('nevergrad:PSO', 3); assert state() == before\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@every_name
+def test_losses_come_as_tensors_arrays_or_lists(name: str) -> None:
+    ways = (lambda x: x.requires_grad_(), lambda x: x.numpy(), lambda x: x.tolist())
+    runs = [advance(build(name), 3, lambda z, way=way: way(sphere(z))) for way in ways]
+    assert same(runs[0], runs[1])
+    assert same(runs[0], runs[2])
+    search = build(name)
+    search.ask()
+    search.tell(torch.ones(POPULATION, dtype=torch.bfloat16))
+
+
+@every_name
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_nonfinite_losses_never_win(name: str, bad: float) -> None:
+    def loss(z: torch.Tensor) -> torch.Tensor:  # the sphere's optimum is in the forbidden half
+        return torch.where(z[:, 0] > 0.2, bad, sphere(z))
+
+    search = build(name)
+    advance(search, 15, loss)
+    held = search.incumbent()
+    assert sphere(held) < sphere(torch.zeros(DIM))  # which a NaN is not
+    if name in EVALUATED:
+        assert held[0] <= 0.2
+
+
+@every_name
+def test_generations_without_a_finite_loss(name: str) -> None:
+    search = build(name)
+    for _ in range(3):
+        search.tell(torch.full((len(search.ask()),), torch.nan))
+        assert torch.equal(search.incumbent(), torch.zeros(DIM))
+    advance(search, 15)
+    held = search.incumbent()
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        search.tell(torch.full((len(search.ask()),), bad))
+        assert torch.equal(search.incumbent(), held)
+    advance(search, 20)
+    assert sphere(search.incumbent()) <= sphere(held) < sphere(torch.zeros(DIM))
+
+
+@every_name
+def test_extreme_finite_losses(name: str) -> None:
+    search = build(name)
+    for scale in (1e30, 1e-30, -1e30):
+        advance(search, 2, lambda z, scale=scale: scale * sphere(z))
+    advance(search, 3, lambda z: torch.zeros(len(z)))
+    assert search.ask().isfinite().all()
+    assert search.incumbent().isfinite().all()
+
+
+@every_name
+@pytest.mark.parametrize("population", [1, 5])
+def test_population_sizes(name: str, population: int) -> None:
+    try:
+        search = build(name, population=population)
+    except UserError as error:
+        if population > 1 or "--population" not in str(error):
+            raise
+        return
+    assert all(1 <= len(z) <= population for z in advance(search, 5))
+
+
+@every_name
+def test_bound_holds(name: str) -> None:
+    search = build(name, sigma=0.1, bound=0.1)
+    asked = torch.cat(advance(search, 10))
+    assert asked.double().abs().max() <= 0.1
+    assert search.incumbent().double().abs().max() <= 0.1
+    assert asked.std() > 0.02
+    assert sphere(search.incumbent()) < sphere(torch.zeros(DIM))
+
+
+@every_name
+def test_the_callers_copy_is_its_own(name: str) -> None:
+    def spoil(z: torch.Tensor) -> torch.Tensor:
+        losses = sphere(z)
+        z.fill_(7.0)
+        return losses
+
+    clean, spoilt = build(name), build(name)
+    advance(clean, 4)
+    advance(spoilt, 4, spoil)
+    spoilt.incumbent().fill_(7.0)
+    assert same([clean.incumbent(), clean.ask()], [spoilt.incumbent(), spoilt.ask()])
+
+
+@every_name
+def test_misuse_is_refused(name: str) -> None:
+    search = build(name)
+    with pytest.raises(RuntimeError, match="ask first"):
+        search.tell(torch.zeros(POPULATION))
+    search.ask()
+    with pytest.raises(RuntimeError, match="not been told"):
+        search.ask()
+    for wrong in (torch.zeros(POPULATION - 1), torch.zeros(POPULATION, 1), torch.zeros(())):
+        with pytest.raises(ValueError, match="candidates"):
+            search.tell(wrong)
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "dim: 0": {"dim": 0},
+    "--population: 0": {"population": 0},
+    "--sigma: 0.0": {"sigma": 0.0},
+    "--sigma: nan": {"sigma": float("nan")},
+    "--seed: -1": {"seed": -1},
+    "generations: 0": {"generations": 0},
+    "--sigma: 0.2": {"bound": 0.01},
+}
+
+
+@every_name
+def test_bad_arguments_are_named(name: str) -> None:
+    for names, changes in BAD.items():
+        with pytest.raises(UserError, match=names) as caught:
+            build(name, **changes)
+        assert "\n" not in str(caught.value)
+
+
+def test_names_and_near_misses() -> None:
+    assert set(optimizer_names()) < set(describe())
+    with pytest.raises(UserError, match="did you mean 'fireworks'"):
+        make_optimizer("firework", 3)
+    with pytest.raises(UserError, match=r"did you mean .*'nevergrad:TBPSA'"):
+        make_optimizer("nevergrad:TBSPA", 3)
+    with pytest.raises(UserError, match="nevergrad:<Name>"):
+        make_optimizer("nevergrad", 3)
+    with pytest.raises(UserError, match="did you mean 'best'"):
+        make_optimizer("cma", 3, incumbent="bets")
+
+
+def test_cma_keeps_the_mean_or_the_best() -> None:
+    mean, best = (build("cma", incumbent=which) for which in ("mean", "best"))
+    asked = torch.cat(advance(mean, 5))
+    advance(best, 5)
+    assert torch.equal(best.incumbent(), asked[sphere(asked).argmin()])
+    assert not (asked == mean.incumbent()).all(1).any()
+
+
+@pytest.mark.parametrize("name", ["cma", "sep-cma", "fireworks"])
+def test_goes_on_after_convergence_and_on_a_slope(name: str) -> None:
+    search, slope = build(name, dim=4), build(name, dim=4)
+    advance(search, 300)
+    assert sphere(search.incumbent()) < 1e-6
+    advance(slope, 400, lambda z: z.double().sum(1))
+    assert slope.incumbent().isfinite().all()
