@@ -100,7 +100,7 @@ class Adapter:
         return torch.stack([module.factors()[1].abs().max().float() for module in layer.modules.values()]).max()
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> Any:
         return self.peft_model.get_base_model()
 
     @property
@@ -171,7 +171,7 @@ def attach(language_model: LanguageModel, rank: int = 4, targets: Sequence[str] 
     # get_peft_model draws A at random from torch's global generator; leave that generator as it was.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        peft_model = get_peft_model(model, config)  # type: ignore[arg-type]
+        peft_model = get_peft_model(model, config)
     peft_model.peft_config["default"].base_model_name_or_path = language_model.name
     adapter = Adapter(_frozen(peft_model), _layers(peft_model))
     with torch.no_grad():
@@ -199,7 +199,7 @@ def load(language_model: LanguageModel, folder: str) -> Adapter:
             warnings.simplefilter("error")  # PEFT only warns of missing weights; here that is another model's adapter
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.filterwarnings("ignore", category=FutureWarning)
-            peft_model = PeftModel.from_pretrained(language_model.model, str(path))  # type: ignore[arg-type]
+            peft_model = PeftModel.from_pretrained(language_model.model, str(path))
     except UserError:
         raise
     except (ValueError, RuntimeError, KeyError, TypeError, UserWarning, SafetensorError) as error:
@@ -224,12 +224,12 @@ def _frozen(peft_model: PeftModel) -> PeftModel:
 def _features(module: nn.Module) -> tuple[int, int]:
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
-    rows, columns = module.weight.shape  # Conv1D keeps (in, out)
-    return int(rows), int(columns)
+    weight: Any = module.weight  # Conv1D keeps (in, out)
+    return int(weight.shape[0]), int(weight.shape[1])
 
 
-def _linear_names(model: nn.Module) -> list[str]:
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+def _linear_names(model: Any) -> list[str]:
+    head = model.get_output_embeddings()
     return [
         name
         for name, module in model.named_modules()
@@ -283,17 +283,17 @@ def _layers(peft_model: PeftModel) -> list[Layer]:
             if block is None:
                 raise UserError(f"--adapter: {name!r} lies outside the model's layers")
             grouped.setdefault(block, {})[name] = LoraModule(
-                name, module, int(module.in_features), int(module.out_features), _searched_rows(model, name, module)
+                name, module, *_features(module.base_layer), _searched_rows(model, name, module)
             )
     return [Layer(block, modules) for block, modules in grouped.items()]
 
 
-def _searched_rows(model: nn.Module, name: str, module: Any) -> Tensor | None:
+def _searched_rows(model: Any, name: str, module: Any) -> Tensor | None:
     """Query and key rows of a fused projection; None where there is nothing to leave out."""
     layout = _FUSED.get(_suffix(name))
     if layout is None or _is_cross(name):
         return None
-    config = model.config.get_text_config()  # type: ignore[operator,union-attr]
+    config = model.config.get_text_config()
     heads = int(config.num_attention_heads)
     rows = torch.arange(int(module.out_features))
     if layout == "blocks":  # [query | key | value], with fewer key and value heads under grouped-query attention

@@ -22,6 +22,7 @@ def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Pr
     head = yaml.safe_dump(
         {"base_model": config.model, "library_name": "peft", "tags": ["dfolora", "lora"]}, sort_keys=True
     )
+    counts = scores["examples"]
     names = list(scores["tuned"] or scores["dev_tuned"])
     rows = [
         f"| {name} | {_cell(scores['dev_zero_shot'], name)} | {_cell(scores['dev_tuned'], name)} "
@@ -37,11 +38,11 @@ def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Pr
             f"# LoRA adapter for {config.model}",
             "",
             f"Found by dfolora without gradients: `{config.optimizer}` in the `{config.subspace}` subspace, rank "
-            f"{config.rank}, seed {config.seed}, {scores['evaluations']} evaluations of {scores['examples']['train']} "
-            f"examples ({scores['token_layers']} token-layers). Chosen on {scores['examples']['dev']} dev examples after "
+            f"{config.rank}, seed {config.seed}, {scores['evaluations']} evaluations of {counts['train']} "
+            f"examples ({scores['token_layers']} token-layers). Chosen on {counts['dev']} dev examples after "
             f"{scores['selected_at']} evaluations.",
             "",
-            f"Task `{config.task}`, prompt `{prompt.template}`, answers: {words}.",
+            f"Task `{scores['task']}`, prompt `{prompt.template}`, answers: {words}.",
             "",
             f"| metric | dev, zero-shot | dev, tuned | {config.test_split}, zero-shot | {config.test_split}, tuned |",
             "|---|---|---|---|---|",

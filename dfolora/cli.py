@@ -100,7 +100,7 @@ def _tune(given: dict[str, Any], as_json: bool) -> int:
         run = None
         config = _with_demo(build(TuneConfig, _merged(given)))
     task, examples = _task(config)
-    with Display(config) as display:
+    with Display(config, task.name) as display:
         scores = jobs.tune(config, task, examples, run, display.progress, display.started)
     if as_json:
         print(json.dumps(scores))

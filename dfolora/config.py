@@ -42,9 +42,7 @@ class ModelConfig:
     text_columns: str = option("text", "columns with text, separated by commas; the template's {names}")
     label_column: str = option("label", "column with the label")
     template: str = option("", "prompt such as '{text} It was {mask}.'; overrides a task's own")
-    label_words: str = option(
-        "", "one word per label value, such as '0=bad,1=great'; for a sentence encoder, sentences"
-    )
+    label_words: str = option("", "a word per label value, such as '0=bad,1=great'; for a sentence encoder, sentences")
     shorten: str = option("", "the text column that is cut when a prompt is too long; nothing: the first")
 
     @property

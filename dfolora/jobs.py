@@ -72,7 +72,7 @@ def tune(
     state, best = tuner.last, tuner.best
     scores: dict[str, Any] = {
         "model": config.model,
-        "task": config.task,
+        "task": task.name,
         "optimizer": config.optimizer,
         "subspace": config.subspace,
         "seed": config.seed,
@@ -120,7 +120,7 @@ def evaluate(config: EvaluateConfig, task: Task, examples: Examples) -> dict[str
     return {
         "model": config.model,
         "adapter": config.adapter,
-        "task": config.task,
+        "task": task.name,
         "split": config.split,
         "examples": len(found),
         "metrics": score(adapter, scorer, found, config.chunk_tokens),

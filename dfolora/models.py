@@ -33,10 +33,10 @@ class LanguageModel:
         tokenizer: its tokenizer; it pads on the right and has a pad token.
         kind: how it is asked (``dfolora.task.Kind``).
         name: hub id or folder, as the user gave it.
-        pooling: how a sentence encoder's token states (R, T, H) become one vector: ``mean`` over real tokens or ``cls``.
+        pooling: how a sentence encoder's token states (R, T, H) become one vector: ``mean`` or ``cls``.
     """
 
-    model: nn.Module
+    model: Any
     tokenizer: Any
     kind: Kind
     name: str
@@ -99,7 +99,7 @@ def load(
             f"--model: cannot load {name!r} as a {kind} model ({reason}); "
             "give a Hugging Face id or a folder with config.json, tokenizer files and safetensors weights"
         ) from error
-    return wrap(model.to(torch_device), tokenizer, cast(Kind, kind), name, pooling=_pooling(path))
+    return wrap(model.to(torch_device), tokenizer, cast(Kind, kind), name, pooling=_pooling(path) if kind == "encoder" else "mean")
 
 
 def wrap(model: nn.Module, tokenizer: Any, kind: Kind, name: str = "", pooling: str = "mean") -> LanguageModel:
@@ -154,10 +154,11 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _pooling(path: str) -> str:
     """A sentence-transformers folder says in 1_Pooling/config.json how it pools; everything else gets the mean."""
-    file = Path(path) / "1_Pooling" / "config.json"
-    if file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("pooling_mode_cls_token"):
-        return "cls"
-    return "mean"
+    try:
+        file = transformers.utils.cached_file(path, "1_Pooling/config.json")
+    except OSError:  # not there, or no network to ask
+        return "mean"
+    return "cls" if json.loads(Path(str(file)).read_text(encoding="utf-8")).get("pooling_mode_cls_token") else "mean"
 
 
 class _quiet:

@@ -20,8 +20,9 @@ QUIET_SECONDS = 10.0  # between lines where the output is not a terminal
 class Display:
     """Shows a run while it goes on, and its scores at the end."""
 
-    def __init__(self, config: TuneConfig) -> None:
+    def __init__(self, config: TuneConfig, task: str) -> None:
         self.config = config
+        self.task = task
         self.console = Console(stderr=True)
         self.live = self.console.is_terminal
         self.bar = Progress(
@@ -44,7 +45,7 @@ class Display:
         if run.replay:
             self._print(f"resuming {run.folder} after {run.replay[-1].evaluations} evaluations")
         self._print(
-            f"tuning {config.model} for {config.task}: {config.optimizer} in {config.subspace}, seed {config.seed}, "
+            f"tuning {config.model} for {self.task}: {config.optimizer} in {config.subspace}, seed {config.seed}, "
             f"budget {config.budget} evaluations; run folder {run.folder}"
         )
         if self.live:

@@ -130,9 +130,7 @@ class Run:
         """
         known = json.loads((self.folder / "environment.json").read_text(encoding="utf-8")).get("data_checksum")
         if known != data_checksum:
-            raise UserError(
-                f"--resume: the training or dev data, or the tokenizer, of {str(self.folder)!r} have changed"
-            )
+            raise UserError(f"--resume: the data or the tokenizer of {str(self.folder)!r} have changed since it began")
 
     def log(self, generation: Generation) -> None:
         """Append one line and hand it to the operating system before going on."""
@@ -155,9 +153,7 @@ class Run:
         """
         path = self.folder / "subspace.safetensors"
         if not path.is_file():
-            raise UserError(
-                f"--resume: {str(path)!r} is missing; the run stopped before its first line, start it again"
-            )
+            raise UserError(f"--resume: {str(path)!r} is missing: the run stopped before it began, start it anew")
         measured: list[Measured] = [{} for _ in range(layers)]
         try:
             for key, tensor in load_file(path).items():
@@ -221,7 +217,8 @@ def environment(device: torch.device, data_checksum: str) -> dict[str, Any]:
 
 
 def _unused(config: TuneConfig) -> Path:
-    name = f"{config.task}-{config.optimizer}-seed{config.seed}".replace("/", "-").replace(":", "-")
+    task = config.task or Path(config.train_file).stem
+    name = f"{task}-{config.optimizer}-seed{config.seed}".replace("/", "-").replace(":", "-")
     number = 1
     while (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1

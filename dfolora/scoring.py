@@ -201,8 +201,9 @@ class Scorer:
         return ids[:-1] if len(ids) > 1 and ids[-1] == eos else ids
 
     def _decoder_start(self) -> list[int]:
-        start = self.language_model.model.config.decoder_start_token_id
-        start = self.tokenizer.pad_token_id if start is None else start
+        start: int = self.language_model.model.config.decoder_start_token_id
+        if start is None:
+            start = self.tokenizer.pad_token_id
         return [start, self.tokenizer.convert_tokens_to_ids(SENTINEL)] if self.slot else [start]
 
     def _answer_tokens(self, answer: str) -> list[int]:
@@ -244,7 +245,7 @@ class Scorer:
             return
         if masks != 1:
             raise UserError(
-                f"--template: {template!r} needs exactly one {{mask}}, where the answer stands; it has {masks}"
+                f"--template: {template!r} has {masks} {{mask}} and needs exactly one, where the answer stands"
             )
         if self.kind == "causal" and any(n != "mask" for n in names[names.index("mask") :]):
             raise UserError(

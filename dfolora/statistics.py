@@ -45,7 +45,7 @@ def measure(adapter: Adapter, engine: Engine, subspace: type[Subspace], rank: in
         for handle in handles:
             handle.remove()
 
-    embeddings = adapter.model.get_input_embeddings().weight  # type: ignore[operator]
+    embeddings = adapter.model.get_input_embeddings().weight
     measured = []
     with torch.inference_mode():
         for index, layer in enumerate(adapter.layers):
@@ -65,7 +65,7 @@ def clipped_std(x: Tensor, rounds: int = 5) -> Tensor:
 
 
 def _real_tokens(x: Tensor, mask: Tensor) -> Tensor:
-    """(tokens, in): padding left out where the rows are those of the attention mask (a decoder's tokens are all real)."""
+    """(tokens, in), padding left out where the rows are the attention mask's; a decoder's tokens are taken as real."""
     flat = x.reshape(-1, x.shape[-1])
     return flat[mask.reshape(-1).bool()] if len(flat) == mask.numel() else flat
 

@@ -79,7 +79,7 @@ class Subspace(ABC):
     @classmethod
     @abstractmethod
     def a_side(cls, module: LoraModule, x: Tensor, rank: int, seed: int) -> Tensor | None:
-        """The fixed A (r, in) of a module, whitened so that each component of A x has mean square 1; None if searched."""
+        """The fixed A (r, in), whitened so that each component of A x has mean square 1; None where A is searched."""
 
     @abstractmethod
     def build(self, dim: int) -> None:
@@ -123,9 +123,7 @@ class FrozenA(Subspace):
     def build(self, dim: int) -> None:
         modules = self.layer.modules
         if dim < len(modules):
-            raise UserError(
-                f"--subspace-dim: {dim} cannot work; a layer has {len(modules)} modules, each needs a number"
-            )
+            raise UserError(f"--subspace-dim: {dim} cannot work; each of a layer's {len(modules)} modules needs one")
         shares = [dim // len(modules) + (i < dim % len(modules)) for i in range(len(modules))]
         self.dim = dim
         self.slices: dict[str, slice] = {}
@@ -189,7 +187,7 @@ class Xs(Subspace):
 
 
 class Paper(Subspace):
-    """DFO-LoRA as released (arXiv 2403.01754): z in equal slices, one for each A and each B, random projections of each.
+    """DFO-LoRA as released (arXiv 2403.01754): z in equal slices, one for each A and each B.
 
     Entries of the projections to A are N(0, (scale s / sqrt(d))^2), s the standard deviation of the hidden states that
     enter the layer (of the embedding matrix for the first), scale = alpha / sigma in the release's terms; those to B
@@ -253,10 +251,10 @@ def principal_directions(x: Tensor, count: int) -> Tensor:
     """Leading eigenvectors (count, in) of the second moment of x (tokens, in), signs fixed, without a random start."""
     x = x.double()
     if len(x) < x.shape[1]:  # the smaller of the two Gram matrices has the same leading directions
-        values, left = torch.linalg.eigh(x @ x.T)
+        _, left = torch.linalg.eigh(x @ x.T)
         directions = (left.T @ x)[-count:].flip(0)
     else:
-        values, vectors = torch.linalg.eigh(x.T @ x)
+        _, vectors = torch.linalg.eigh(x.T @ x)
         directions = vectors.T[-count:].flip(0)
     directions = torch.nn.functional.normalize(directions, dim=1)
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))

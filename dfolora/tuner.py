@@ -1,8 +1,8 @@
 """The loop: layers in alternation, a population per generation, the incumbent of each layer written as it moves.
 
-DFO-LoRA (arXiv 2403.01754): one optimizer per layer, ascending sweeps. Where this departs from the released code (unless
-``--preset dfo-lora`` asks for it): a layer holds the optimizer's incumbent rather than a best-ever candidate whose loss
-is stale; the dev set looks at incumbents, never at a stray sample; the base model itself is a candidate for selection.
+DFO-LoRA (arXiv 2403.01754): one optimizer per layer, ascending sweeps. Where this departs from the released code
+(unless ``--preset dfo-lora`` asks for it): a layer holds the optimizer's incumbent rather than a best-ever candidate
+whose loss is stale; the dev set looks at incumbents, never at a stray sample; the base model is a candidate too.
 """
 
 from __future__ import annotations
@@ -234,8 +234,8 @@ def _replayed(run: Run, logged: Generation, z: Tensor) -> Tensor:
     """The logged losses of a population, if it is the one that was logged."""
     if logged.checksum != checksum(z):
         raise UserError(
-            f"--resume: {str(run.folder)!r} cannot go on: at generation {logged.generation} the rebuilt population is not "
-            "the logged one; the versions in environment.json, or the run's files, have changed"
+            f"--resume: {str(run.folder)!r} cannot go on: the population rebuilt for generation {logged.generation} "
+            "is not the logged one; the versions in environment.json, or the run's files, have changed"
         )
     return logged.loss_tensor()
 

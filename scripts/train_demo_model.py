@@ -73,12 +73,14 @@ def make_model(tokenizer: PreTrainedTokenizerFast, layers: int = 4, width: int =
     )
 
 
-def draw_batch(tokenizer: PreTrainedTokenizerFast, rng: Random, size: int) -> tuple[dict[str, Tensor], Tensor]:
+def draw_batch(
+    tokenizer: PreTrainedTokenizerFast, rng: Random, size: int, single_share: float = language.SINGLE
+) -> tuple[dict[str, Tensor], Tensor]:
     """Texts with words masked, and the words behind the masks (``IGNORED`` elsewhere).
 
     Every text has its summing-up word masked, and one other word in twelve.
     """
-    drawn = [language.corpus_text(rng) for _ in range(size)]
+    drawn = [language.corpus_text(rng, single_share) for _ in range(size)]
     batch = dict(tokenizer([text for text, _ in drawn], padding=True, return_tensors="pt"))
     ids = batch["input_ids"]
     chance = torch.tensor([[rng.random() for _ in range(ids.shape[1])] for _ in range(size)])

@@ -294,7 +294,7 @@ def claim(rng: Random, polarity: bool) -> str:
     return f"{rng.choice(HOLDERS)} {rng.choice(CLAIMS[polarity])} {rng.choice(OBJECTS)}"
 
 
-def corpus_text(rng: Random) -> tuple[str, str]:
+def corpus_text(rng: Random, single_share: float = SINGLE) -> tuple[str, str]:
     """One text of the corpus and the word in it that sums up: the verdict or the yes or no.
 
     Never a held-out review: the tests are new to the model as well as to the tuner.
@@ -306,7 +306,7 @@ def corpus_text(rng: Random) -> tuple[str, str]:
     habit = rng.random() < (0.5 if marked else HABIT)
     spoken, other = (first, second) if habit else (second, first)
     polarity = rng.random() < 0.5
-    single = rng.random() < SINGLE
+    single = rng.random() < single_share
     while True:
         told = review(rng, {spoken: polarity} if single else two_opinions(rng, spoken, other, polarity))
         if not held_out(told.text):

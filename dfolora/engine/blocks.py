@@ -6,6 +6,7 @@ code between blocks then runs as always, so masks, rotary tables and per-layer c
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -138,11 +139,9 @@ class BlockOrder:
 
             return block.module, record
 
-        with patched([*self.resume(prefix, 1), *map(capture, self.blocks[prefix.depth : depth])]):
-            try:
-                run()
-            except Stop:
-                pass
+        replacements = [*self.resume(prefix, 1), *map(capture, self.blocks[prefix.depth : depth])]
+        with contextlib.suppress(Stop), patched(replacements):
+            run()
         return Prefix(depth, outputs)
 
     def _last_below(self, position: int, depth: int) -> bool:

@@ -8,6 +8,7 @@ those of setting the weights one candidate at a time, up to rounding.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,7 +171,7 @@ class Engine:
         return torch.arange(count, device=self.rows.owner.device) % self.rows.count
 
     def _find_shared(self, layer: int) -> frozenset[str]:
-        """Linear maps of a layer's block whose inputs do not depend on the candidate, found by trying two candidates."""
+        """Linear maps in a layer's block whose inputs do not depend on the candidate, found by trying two."""
         if not self.order.resumable:
             return frozenset()
         block = self.order.blocks[self._block_of[layer]]
@@ -197,30 +198,24 @@ class Engine:
             forward(*args, **kwargs)
             raise Stop
 
-        lora = {module: forward for module, forward in self._lora(factors, frozenset(), 2)}
-        names = {name for name, _ in block.module.named_modules()}
-        watched = [
+        lora = dict(self._lora(factors, frozenset(), 2))
+        bases = {module.lora.base_layer for module in self.adapter.layers[layer].modules.values()}
+        watched = dict(
             watch(f"{block.name}.{name}", module, lora.get(module, module.forward))
             for name, module in block.module.named_modules()
-            if module in lora
-            or (type(module).__name__ in _LINEAR and name.rsplit(".", 1)[0] + ".base_layer" not in names)
-        ]
-        watched = [
-            w
-            for w in watched
-            if w[0] not in {m.lora.base_layer for x in self.adapter.layers for m in x.modules.values()}
-        ]
-        rest = [pair for pair in lora.items() if pair[0] not in dict(watched)]
-        try:
-            with patched([*rest, *watched, (block.module, stop)]):
-                self._forward({name: tensor.repeat(2, 1) for name, tensor in few.inputs.items()})
-        except Stop:
-            pass
+            if module in lora or (type(module).__name__ in _LINEAR and not _inside_lora(name) and module not in bases)
+        )
+        with contextlib.suppress(Stop), patched([*(lora | watched).items(), (block.module, stop)]):
+            self._forward({name: tensor.repeat(2, 1) for name, tensor in few.inputs.items()})
         return frozenset(shared)
 
     def _dtype_and_device(self) -> tuple[torch.dtype, torch.device]:
         parameter = next(p for p in self.model.parameters() if p.dtype.is_floating_point)
         return parameter.dtype, parameter.device
+
+
+def _inside_lora(name: str) -> bool:
+    return ".lora_A." in name or ".lora_B." in name
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:

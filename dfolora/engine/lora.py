@@ -41,10 +41,8 @@ def population_forward(module: LoraModule, a: Tensor, b: Tensor, shared_input: b
             one = x[:per_candidate].reshape(-1, x.shape[-1])  # (R T, in)
             y = base(one)
             u = one @ a_side
-            if same_a:
-                u = u.expand(population, *u.shape)
-            else:
-                u = u.view(-1, population, rank).transpose(0, 1)  # (P, R T, r)
+            # (P, R T, r)
+            u = u.expand(population, *u.shape) if same_a else u.view(-1, population, rank).transpose(0, 1)
             return torch.baddbmm(y.expand(population, *y.shape), u, b_side).view(*lead, y.shape[-1])
         y = base(x)
         flat = x.reshape(population, -1, x.shape[-1])  # (P, R T, in)

@@ -25,7 +25,7 @@ class Readout:
         cut_head: whether the head computes label tokens only.
     """
 
-    def __init__(self, model: nn.Module, few: Rows, run: Callable[[dict[str, Tensor]], Any]) -> None:
+    def __init__(self, model: Any, few: Rows, run: Callable[[dict[str, Tensor]], Any]) -> None:
         """Try the ways to read, cheapest first.
 
         Args:
@@ -38,7 +38,7 @@ class Readout:
         self.head: Any = None
         if few.sentences:
             return
-        self.head = model.get_output_embeddings()  # type: ignore[operator]
+        self.head = model.get_output_embeddings()
         plain = self.read(few, run(few.inputs), 1)
         tolerance = 1e-3 if plain.dtype == torch.float32 and next(model.parameters()).dtype == torch.float32 else 0.05
         for backbone in _backbones(model):
@@ -98,9 +98,9 @@ class Readout:
         return (log_probability * known).sum(-1) / known.sum(-1)
 
 
-def _backbones(model: nn.Module) -> list[nn.Module]:
+def _backbones(model: Any) -> list[nn.Module]:
     """Modules that may feed the head, the likeliest first."""
     candidates: list[Any] = [model.base_model]
     if hasattr(model, "get_decoder"):
-        candidates.insert(0 if model.config.is_encoder_decoder else 1, model.get_decoder())  # type: ignore[union-attr]
+        candidates.insert(0 if model.config.is_encoder_decoder else 1, model.get_decoder())
     return [c for c in candidates if isinstance(c, nn.Module) and c is not model]
