@@ -34,6 +34,9 @@ _QUERY_KEY = ("query", "key", "q_proj", "k_proj", "q_lin", "k_lin", "q", "k")
 _FUSED = {"c_attn": "blocks", "qkv_proj": "blocks", "Wqkv": "blocks", "query_key_value": "heads"}
 _CROSS_ATTENTION = ("crossattention", "EncDecAttention", "encoder_attn", "cross_attn")
 
+# Parts of a PEFT adapter, by their keys in adapter_config.json, that are more than W + B A on linear maps.
+_NOT_PLAIN = ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices", "target_parameters")
+
 
 @dataclass(frozen=True)
 class LoraModule:
@@ -193,8 +196,10 @@ def load(language_model: LanguageModel, folder: str) -> Adapter:
         raise UserError(f"--adapter: {folder!r} holds no adapter_config.json with adapter_model.safetensors")
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
-        if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
-            raise UserError(f"--adapter: {folder!r} is not a plain LoRA adapter (peft_type, use_dora, modules_to_save)")
+        extras = ", ".join(key for key in _NOT_PLAIN if config.get(key))
+        if config.get("peft_type") != "LORA" or extras:
+            what = extras or f"peft_type {config.get('peft_type')}"
+            raise UserError(f"--adapter: {folder!r} is not a plain LoRA adapter ({what})")
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # PEFT only warns of missing weights; here that is another model's adapter
             warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -202,17 +207,30 @@ def load(language_model: LanguageModel, folder: str) -> Adapter:
             peft_model = PeftModel.from_pretrained(language_model.model, str(path))
     except UserError:
         raise
-    except (ValueError, RuntimeError, KeyError, TypeError, UserWarning, SafetensorError) as error:
+    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, UserWarning, SafetensorError) as error:
         made_for = "" if not config_file.is_file() else _made_for(config_file)
         raise UserError(f"--adapter: {folder!r} does not fit {language_model.name!r}{made_for}") from error
-    return Adapter(_frozen(peft_model), _layers(peft_model))
+    layers = _layers(_frozen(peft_model))
+    _fold_scale(peft_model, layers)
+    return Adapter(peft_model, layers)
+
+
+def _fold_scale(peft_model: PeftModel, layers: Sequence[Layer]) -> None:
+    """Move alpha / r into B: here the scale is 1, in the modules and in the configuration that a save would write."""
+    with torch.no_grad():
+        for layer in layers:
+            for module in layer.modules.values():
+                module.factors()[1].mul_(module.lora.scaling["default"])
+                module.lora.scaling["default"] = 1.0
+    config: Any = peft_model.peft_config["default"]
+    config.lora_alpha, config.alpha_pattern, config.use_rslora = config.r, dict(config.rank_pattern), False
 
 
 def _made_for(config_file: Path) -> str:
     try:
         name = json.loads(config_file.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except ValueError:
-        return ": its adapter_config.json is not JSON"
+    except (ValueError, AttributeError):
+        return ": its adapter_config.json is not a JSON object"
     return f"; it was made for {name!r}"
 
 
@@ -299,7 +317,7 @@ def _searched_rows(model: Any, name: str, module: Any) -> Tensor | None:
     if layout == "blocks":  # [query | key | value], with fewer key and value heads under grouped-query attention
         kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
         return rows[: len(rows) * (heads + kv_heads) // (heads + 2 * kv_heads)]
-    if len(rows) % (3 * heads):
+    if len(rows) != 3 * int(module.in_features):
         return None  # Falcon's grouped layouts: search all rows rather than guess
     return rows.view(heads, 3, -1)[:, :2].reshape(-1)  # per head [query, key, value]
 

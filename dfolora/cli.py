@@ -71,7 +71,8 @@ def _run(argv: list[str]) -> int:
     arguments, rest = parser.parse_known_args(argv)
     if rest:
         commands = parser._subparsers._group_actions[0].choices  # type: ignore[union-attr]
-        raise unknown("flag", rest[0].split("=")[0], commands[arguments.command]._option_string_actions)  # type: ignore[index]
+        known = commands.get(arguments.command, parser)._option_string_actions  # type: ignore[union-attr]
+        raise unknown("flag", rest[0].split("=")[0], known)
     given = vars(arguments)
     command = given.pop("command", None)
     if command is None:
@@ -98,10 +99,16 @@ def _tune(given: dict[str, Any], as_json: bool) -> int:
         config = run.config
     else:
         run = None
-        config = _with_demo(build(TuneConfig, _merged(given)))
+        config = _with_demo(build(TuneConfig, _merged(TuneConfig, given)))
+        if (config.dev_file or config.test_file) and not (config.train_file or config.task):
+            raise UserError(f"--train-file: there is none to go with {config.dev_file or config.test_file!r}")
     task, examples = _task(config)
     with Display(config, task.name) as display:
-        scores = jobs.tune(config, task, examples, run, display.progress, display.started)
+        try:
+            scores = jobs.tune(config, task, examples, run, display.progress, display.started)
+        except KeyboardInterrupt:
+            display.interrupted()
+            return 130
     if as_json:
         print(json.dumps(scores))
     else:
@@ -115,10 +122,13 @@ def _evaluate(given: dict[str, Any], as_json: bool) -> int:
     from dfolora import jobs
     from dfolora.tasks.common import split_name
 
-    config = build(EvaluateConfig, _merged(given))
+    config = build(EvaluateConfig, _merged(EvaluateConfig, given))
     if config.adapter and not config.model:
         config = dataclasses.replace(config, model=jobs.adapter_model(config.adapter))
     config = _with_demo(dataclasses.replace(config, split=split_name(config.split)))
+    own = {"train": config.train_file, "dev": config.dev_file or config.train_file, "test": config.test_file}
+    if any(own.values()) and not own[config.split]:
+        raise UserError(f"--split: {config.split!r} needs examples; give them with --{config.split}-file")
     task, examples = _task(config)
     scores = jobs.evaluate(config, task, examples)
     if as_json:
@@ -152,26 +162,32 @@ def _listing(lines: dict[str, str], as_json: bool) -> int:
     return 0
 
 
-def _merged(given: dict[str, Any]) -> dict[str, Any]:
-    """Flags over the YAML file."""
+def _merged(kind: type[ModelConfig], given: dict[str, Any]) -> dict[str, Any]:
+    """Flags over the YAML file, which may serve ``tune`` and ``evaluate`` alike: what is the other's is left aside."""
     path = given.pop("config")
     values = {name.replace("-", "_"): value for name, value in read_yaml(path).items()} if path else {}
+    own = {field.name for field in dataclasses.fields(kind)}
+    others = {field.name for other in (TuneConfig, EvaluateConfig) for field in dataclasses.fields(other)}
     for name in values:
-        if name not in {field.name for kind in (TuneConfig, EvaluateConfig) for field in dataclasses.fields(kind)}:
-            raise unknown(f"--config {path}", name, [field.name for field in dataclasses.fields(TuneConfig)])
-    return {**values, **given}
+        if name not in others:
+            raise unknown(f"--config {path}", name, own)
+    return {**{name: value for name, value in values.items() if name in own}, **given}
 
 
 def _with_demo(config: Any) -> Any:
     """The demo where no task is named; its own model where a demo task has none."""
+    from dfolora import tasks
+
     task = config.task
-    if not task and not config.train_file:
+    if not (task or config.train_file or config.dev_file or config.test_file):
         if config.model or config.data:
             raise UserError("--task: which one? see `dfolora tasks`, or give --train-file for data of your own")
         task = "demo/sentiment"
     model = config.model
     if not model:
         if not task.startswith("demo/"):
+            if task:
+                tasks.about(task)  # a mistyped task comes first
             raise UserError("--model: which one? give a Hugging Face id or a folder")
         from dfolora.tasks.demo import MODEL_DIR
 
@@ -186,11 +202,11 @@ def _task(config: ModelConfig) -> tuple[Any, Any]:
     from dfolora.tasks.files import file_task, with_prompt
 
     source = Source(Path(config.data).expanduser() if config.data else None, config.shots, config.data_seed)
-    if config.train_file or config.test_file:
+    if file := config.train_file or config.dev_file or config.test_file:
         if config.task:
             raise UserError(f"--task: {config.task!r} and a file of your own exclude each other; leave one out")
         task = file_task(
-            config.train_file or config.test_file,
+            file,
             config.dev_file or None,
             config.test_file or None,
             text_columns=[name.strip() for name in config.text_columns.split(",")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,9 @@ class ModelConfig:
             _at_least(self, name, 1)
         for name in ("chunk_tokens", "max_length", "seed"):
             _at_least(self, name, 0)
+        for name in ("seed", "split_seed"):
+            if getattr(self, name) >= 2**32:
+                raise UserError(f"{flag(name)}: {getattr(self, name)} cannot work; the most is {2**32 - 1}")
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class TuneConfig(ModelConfig):
         for name in ("dev_every", "bound"):
             _at_least(self, name, 0)
         for name in ("sigma", "scale"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{flag(name)}: {getattr(self, name)} cannot work; give a number above 0")
         if self.budget < self.population:
             raise UserError(f"--budget: {self.budget} is less than one generation of --population {self.population}")
@@ -186,8 +190,12 @@ def _typed(name: str, value: Any, hint: type) -> Any:
         ) from error
 
 
-def read_yaml(path: str) -> dict[str, Any]:
+def read_yaml(path: str, what: str = "--config") -> dict[str, Any]:
     """The mapping in a YAML file.
+
+    Args:
+        path: the file.
+        what: the flag that led to it, for the error.
 
     Raises:
         UserError: no such file, not YAML, or not a mapping.
@@ -195,11 +203,11 @@ def read_yaml(path: str) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"--config: cannot read {path!r} ({error.strerror})") from error
+        raise UserError(f"{what}: cannot read {path!r} ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config: {path!r} is not YAML ({' '.join(str(error).split())})") from error
+        raise UserError(f"{what}: {path!r} is not YAML ({' '.join(str(error).split())})") from error
     if loaded is None:
         return {}
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-        raise UserError(f"--config: {path!r} must hold `name: value` lines")
+        raise UserError(f"{what}: {path!r} must hold `name: value` lines")
     return loaded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from dfolora import adapter as adapters
@@ -13,13 +14,13 @@ from dfolora.adapter import Adapter
 from dfolora.card import model_card
 from dfolora.config import EvaluateConfig, ModelConfig, TuneConfig
 from dfolora.engine import Engine
-from dfolora.errors import UserError
+from dfolora.errors import UserError, unknown
 from dfolora.models import LanguageModel
 from dfolora.optimizers import make_optimizer
 from dfolora.run import Run
 from dfolora.scoring import Scorer
 from dfolora.subspaces import subspace_class
-from dfolora.task import Example, Metrics, Task
+from dfolora.task import Example, Metrics, Prompt, Task
 from dfolora.tuner import Progress, Tuner
 
 Examples = Callable[[str], list[Example]]
@@ -57,6 +58,7 @@ def tune(
     _check_train(task, train)
     language_model = _load(config)
     scorer = Scorer(language_model, task, config.max_length)
+    _check_fields(task, scorer.prompt, train[0])
     adapter = adapters.attach(language_model, config.rank, _names(config.target))
     tuner = Tuner(adapter, scorer, train, dev, config)
     if resume is None:
@@ -113,6 +115,7 @@ def evaluate(config: EvaluateConfig, task: Task, examples: Examples) -> dict[str
     found = examples(config.split)
     language_model = _load(config)
     scorer = Scorer(language_model, task, config.max_length)
+    _check_fields(task, scorer.prompt, found[0])
     if config.adapter:
         adapter = adapters.load(language_model, config.adapter)
     else:
@@ -137,12 +140,16 @@ def score(adapter: Adapter, scorer: Scorer, examples: Sequence[Example], chunk_t
 
 
 def adapter_model(folder: str) -> str:
-    """The model that a saved adapter says it was made for; '' where it does not say."""
+    """The model that a saved adapter says it was made for; '' where it does not say.
+
+    Raises:
+        UserError: there is no adapter.
+    """
     try:
         config = json.loads((Path(folder).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return str(config.get("base_model_name_or_path") or "")
+        return str(config.get("base_model_name_or_path") or "")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"--adapter: {folder!r} holds no adapter_config.json that can be read") from error
 
 
 def _load(config: ModelConfig) -> LanguageModel:
@@ -154,6 +161,16 @@ def _check_train(task: Task, train: Sequence[Example]) -> None:
         raise UserError(f"--task: the training set of {task.name!r} is empty")
     if len({example.label for example in train}) < 2 and not task.one_class_train:
         raise UserError(f"--task: the training set of {task.name!r} holds one class only; two are needed to tell apart")
+
+
+def _check_fields(task: Task, prompt: Prompt, example: Example) -> None:
+    """A user's own template and ``--shorten`` may name what the examples do not have."""
+    names = [name for _, name, _, _ in Formatter().parse(prompt.template) if name is not None]
+    for name in names:
+        if name != "mask" and name not in example.fields:
+            raise unknown(f"--template: {prompt.template!r}", name, example.fields)
+    if task.shorten and task.shorten not in example.fields:
+        raise unknown("--shorten", task.shorten, example.fields)
 
 
 def _names(text: str) -> list[str]:

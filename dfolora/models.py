@@ -93,13 +93,22 @@ def load(
             model = _AUTO_CLASSES[kind].from_pretrained(path, dtype=torch_dtype, use_safetensors=True, **options)
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except Exception as error:  # the libraries raise whatever they like here; tokenizers and safetensors bare ones
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"--model: cannot load {name!r} as a {kind} model ({reason}); "
             "give a Hugging Face id or a folder with config.json, tokenizer files and safetensors weights"
         ) from error
-    return wrap(model.to(torch_device), tokenizer, cast(Kind, kind), name, pooling=_pooling(path) if kind == "encoder" else "mean")
+    if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 2:
+        # Without its files, transformers makes up a tokenizer that knows special tokens and nothing else.
+        raise UserError(f"--model: {name!r} comes without tokenizer files; add tokenizer.json to it")
+    return wrap(
+        model.to(torch_device),
+        tokenizer,
+        cast(Kind, kind),
+        name,
+        pooling=_pooling(path) if kind == "encoder" else "mean",
+    )
 
 
 def wrap(model: nn.Module, tokenizer: Any, kind: Kind, name: str = "", pooling: str = "mean") -> LanguageModel:

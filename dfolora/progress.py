@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,24 +24,29 @@ class Display:
     def __init__(self, config: TuneConfig, task: str) -> None:
         self.config = config
         self.task = task
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, emoji=False)  # "file:train:" is no locomotive
         self.live = self.console.is_terminal
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=20), console=self.console, transient=True
         )
         self.started_at = time.monotonic()
-        self.first: int | None = None
+        self.replayed = 0  # evaluations that cost nothing now and must not count as speed
         self.last_line = -math.inf
+        self.folder: Path | None = None
         self.all_bad = 0
 
     def __enter__(self) -> Display:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        if self.live:
+            self.bar.stop()
 
     def started(self, run: Run) -> None:
         """The run folder exists: say where it is, so that it can be resumed."""
+        self.folder = run.folder
+        self.replayed = run.replay[-1].evaluations if run.replay else 0
+        self.started_at = time.monotonic()
         config = self.config
         if run.replay:
             self._print(f"resuming {run.folder} after {run.replay[-1].evaluations} evaluations")
@@ -52,17 +58,22 @@ class Display:
             self.bar.start()
             self.bar_task = self.bar.add_task("", total=config.budget)
 
+    def interrupted(self) -> None:
+        """Say how to go on."""
+        self.bar.stop()
+        self._print("interrupted" + (f"; go on with: dfolora tune --resume {self.folder}" if self.folder else ""))
+
     def progress(self, state: Generation, best: Generation) -> None:
         """One generation more."""
-        if self.first is None:
-            self.first, self.started_at = state.evaluations, time.monotonic()
-        rate = (state.evaluations - self.first) / max(time.monotonic() - self.started_at, 1e-9)
+        done = max(0, state.evaluations - self.replayed)
+        rate = done / max(time.monotonic() - self.started_at, 1e-9)
         left = self.config.budget - state.evaluations
         losses = [loss for loss in state.losses if loss is not None]
         layer = "all" if state.layer is None else state.layer
         dev = best.dev["main"] if best.dev else math.nan
+        loss = f"{min(losses, default=math.nan):.4f}" if state.losses else "-"  # the base model is no generation
         line = (
-            f"sweep {state.sweep} layer {layer} loss {min(losses, default=math.nan):.4f} dev best {dev:.1f} | "
+            f"sweep {state.sweep} layer {layer} loss {loss} dev best {dev:.1f} | "
             f"{state.evaluations}/{self.config.budget} evaluations, {rate:.1f}/s, "
             f"{_clock(left / rate) if rate else '?'} left"
         )
@@ -93,7 +104,7 @@ class Display:
                 table.add_row(
                     name, str(count), metric, f"{before[metric]:.2f}", f"{after[metric]:.2f}", f"{change:+.2f}"
                 )
-        Console(file=sys.stdout).print(table)
+        Console(file=sys.stdout, emoji=False, markup=False).print(table)
         print(f"adapter: {scores['adapter']}")
 
     def _print(self, text: str) -> None:

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dfolora.config import TuneConfig, build
+from dfolora.config import TuneConfig, build, read_yaml
 from dfolora.errors import UserError
 from dfolora.subspaces import Measured
 
@@ -118,8 +118,8 @@ class Run:
             raise UserError(f"--resume: {folder!r} is not a run folder: it has no config.yaml")
         if (path / "scores.json").exists():
             raise UserError(f"--resume: {folder!r} is finished; its scores are in {str(path / 'scores.json')!r}")
-        given = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-        config = build(TuneConfig, given, source=str(path / "config.yaml"))
+        config_file = str(path / "config.yaml")
+        config = build(TuneConfig, read_yaml(config_file, "--resume"), source=f"--resume: {config_file!r}")
         return cls(path, dataclasses.replace(config, output=str(path)), read_log(path / "log.jsonl"))
 
     def check_data(self, data_checksum: str) -> None:
@@ -128,7 +128,10 @@ class Run:
         Raises:
             UserError: the few-shot batch is not the one that the run began with.
         """
-        known = json.loads((self.folder / "environment.json").read_text(encoding="utf-8")).get("data_checksum")
+        try:
+            known = json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))["data_checksum"]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"--resume: {str(self.folder / 'environment.json')!r} is missing or damaged") from error
         if known != data_checksum:
             raise UserError(f"--resume: the data or the tokenizer of {str(self.folder)!r} have changed since it began")
 
@@ -181,6 +184,7 @@ def read_log(path: Path) -> list[Generation]:
     for number, line in enumerate(whole, start=1):
         try:
             generations.append(Generation(**json.loads(line)))
+            generations[-1].loss_tensor()  # a tensor can be made of them
         except (ValueError, TypeError) as error:
             raise UserError(f"--resume: {str(path)!r}, line {number} is not a generation ({error})") from error
     if rest:

@@ -82,7 +82,7 @@ class Scorer:
                 rows.append(self._sentence(self._fit(example, self._render, 0), (index, -1)))
             if self.label_tokens is not None:
                 rows.append(self._word_row(example, index))
-            elif example.choices is not None:
+            elif example.choices is not None and self.prompt.words is None:
                 classes = example.choice_class or tuple(range(len(example.choices)))
                 for choice, owner in zip(example.choices, classes, strict=True):
                     rows.append(self._choice_row(example, choice, (index, owner)))
@@ -178,11 +178,12 @@ class Scorer:
         name = self.task.shorten
         fields = dict(example.fields)
         while len(ids) > limit and fields.get(name):
-            # Cut by characters in proportion to the excess, a little more each time round, at a word's end.
+            # Cut by characters in proportion to the excess, a little more each time round, at a word's end if
+            # there is one: not every language puts spaces between words.
             text = fields[name]
             tokens = max(1, len(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
             keep = int(len(text) * max(0.0, 1 - (len(ids) - limit + 1) / tokens))
-            fields[name] = text[: min(keep, len(text) - 1)].rsplit(" ", 1)[0] if " " in text[:keep] else ""
+            fields[name] = text[: min(keep, len(text) - 1)].rsplit(" ", 1)[0]
             ids = self._ids(render(fields))
         if len(ids) > limit:
             raise UserError(
@@ -192,18 +193,19 @@ class Scorer:
         return ids
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text)["input_ids"]) if self.kind != "causal" else self._causal_ids(text)
-
-    def _causal_ids(self, text: str) -> list[int]:
-        ids = list(self.tokenizer(text)["input_ids"])
-        eos = self.tokenizer.eos_token_id
-        # Some tokenizers end a text with the end token; the answer is to be predicted from the text, not from there.
-        return ids[:-1] if len(ids) > 1 and ids[-1] == eos else ids
+        tokenizer = self.tokenizer
+        ids = list(tokenizer(text)["input_ids"])
+        if self.kind == "causal" and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
+            # Some tokenizers end a text with the end token; the answer is to be predicted from the text itself.
+            ids = ids[:-1]
+        # Some give nothing at all for an empty text; a row is read at a token, so it has one.
+        blank = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        return ids or [next(token for token in blank if token is not None)]
 
     def _decoder_start(self) -> list[int]:
-        start: int = self.language_model.model.config.decoder_start_token_id
-        if start is None:
-            start = self.tokenizer.pad_token_id
+        model = self.language_model.model
+        known = (getattr(config, "decoder_start_token_id", None) for config in (model.config, model.generation_config))
+        start: int = next((token for token in known if token is not None), self.tokenizer.pad_token_id)
         return [start, self.tokenizer.convert_tokens_to_ids(SENTINEL)] if self.slot else [start]
 
     def _answer_tokens(self, answer: str) -> list[int]:

@@ -222,12 +222,13 @@ class Tuner:
 
 
 def _main(state: Generation) -> float:
-    return float(state.dev["main"]) if state.dev else float("-inf")
+    """The dev metric; of an adapter that broke the model, whose predictions are luck, the worst there is."""
+    return float(state.dev["main"]) if state.dev and state.dev["loss"] is not None else float("-inf")
 
 
 def _rank(state: Generation) -> tuple[float, float]:
-    loss = state.dev["loss"] if state.dev else None
-    return _main(state), float("-inf") if loss is None else -loss
+    main = _main(state)
+    return main, -state.dev["loss"] if state.dev and main > float("-inf") else float("-inf")
 
 
 def _replayed(run: Run, logged: Generation, z: Tensor) -> Tensor:
@@ -237,7 +238,13 @@ def _replayed(run: Run, logged: Generation, z: Tensor) -> Tensor:
             f"--resume: {str(run.folder)!r} cannot go on: the population rebuilt for generation {logged.generation} "
             "is not the logged one; the versions in environment.json, or the run's files, have changed"
         )
-    return logged.loss_tensor()
+    losses = logged.loss_tensor()
+    if losses.shape != (len(z),):
+        raise UserError(
+            f"--resume: {str(run.folder)!r} cannot go on: generation {logged.generation} has {len(logged.losses)} "
+            f"losses for {len(z)} candidates"
+        )
+    return losses
 
 
 def _seed(seed: int, index: int) -> int:

@@ -34,19 +34,10 @@ def cell(arguments: argparse.Namespace, method: str, task: str, seed: int) -> di
         if (folder / "subspace.safetensors").exists():
             command = ["tune", "--resume", str(folder)]
         else:
-            command = [
-                "tune",
-                "--model",
-                arguments.model,
-                "--data",
-                arguments.data,
-                "--task",
-                task,
-                "--seed",
-                str(seed),
-            ]
-            command += ["--budget", str(arguments.budget), "--dtype", arguments.dtype, "--output", str(folder)]
-            command += flags(method)
+            command = ["tune", "--task", task, "--seed", str(seed), "--output", str(folder), *flags(method)]
+            command += ["--budget", str(arguments.budget), "--dtype", arguments.dtype]
+            command += ["--model", arguments.model] if arguments.model else []
+            command += ["--data", arguments.data] if arguments.data else []
         if cli.main(command):
             return None
     return json.loads(done.read_text(encoding="utf-8")) if done.exists() else None
@@ -79,8 +70,8 @@ def table(scores: dict[tuple[str, str], list[dict[str, Any]]], methods: list[str
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--model", default="", help="hub id or folder; not needed for demo tasks")
+    parser.add_argument("--data", default="", help="folder with the tasks' files; nothing: from the Hub")
     parser.add_argument("--output", required=True)
     parser.add_argument("--tasks", default="agnews,glue/sst2")
     parser.add_argument("--seeds", default="13,21,42")

@@ -74,17 +74,21 @@ def make_model(tokenizer: PreTrainedTokenizerFast, layers: int = 4, width: int =
 
 
 def draw_batch(
-    tokenizer: PreTrainedTokenizerFast, rng: Random, size: int, single_share: float = language.SINGLE
+    tokenizer: PreTrainedTokenizerFast,
+    rng: Random,
+    size: int,
+    mixture: language.Mixture = language.CORPUS,
+    others: float = 1 / 12,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Texts with words masked, and the words behind the masks (``IGNORED`` elsewhere).
 
     Every text has its summing-up word masked, and one other word in twelve.
     """
-    drawn = [language.corpus_text(rng, single_share) for _ in range(size)]
+    drawn = [language.corpus_text(rng, mixture) for _ in range(size)]
     batch = dict(tokenizer([text for text, _ in drawn], padding=True, return_tensors="pt"))
     ids = batch["input_ids"]
     chance = torch.tensor([[rng.random() for _ in range(ids.shape[1])] for _ in range(size)])
-    masked = (chance < 1 / 12) & (ids >= len(SPECIAL))
+    masked = (chance < others) & (ids >= len(SPECIAL))
     for row, (_, word) in enumerate(drawn):
         masked[row, (ids[row] == tokenizer.convert_tokens_to_ids(word)).nonzero()[-1]] = True
     labels = ids.masked_fill(~masked, IGNORED)

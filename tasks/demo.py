@@ -41,15 +41,14 @@ class Source(Protocol):
 def draw_sentiment(rng: Random, label: int) -> Example:
     """A review with an opinion of the staff (the label) and one of the food or the room."""
     opinions = language.two_opinions(rng, "staff", rng.choice(("food", "room")), bool(label))
-    return Example({"text": language.review(rng, opinions).text}, label)
+    return Example({"text": language.review(rng, opinions)}, label)
 
 
 def draw_pair(rng: Random, label: int) -> Example:
-    """A review of then and now with a claim that fits today (1) or does not (0)."""
-    today = rng.random() < 0.5
-    review = language.review(rng, language.two_opinions(rng, "today", "past", today))
-    said = today if label else not today
-    return Example({"premise": review.text, "claim": language.claim(rng, said)}, label)
+    """A review of the food and the room with a claim that fits (1) or does not fit (0) the room."""
+    polarity = rng.random() < 0.5
+    review = language.review(rng, language.two_opinions(rng, "room", "food", polarity))
+    return Example({"premise": review, "claim": language.claim(rng, polarity == bool(label))}, label)
 
 
 def draw(make: Callable[[Random, int], Example], rng: Random, per_class: int, held_out: bool) -> list[Example]:

@@ -71,7 +71,7 @@ def file_task(
     def load(split: str, source: Source) -> list[Example]:
         split = split_name(split)
         if split == "test" and split not in files:
-            raise UserError(f"{name}: there is no test set; give one with --test-file")
+            raise UserError(f"{name}: there is no test set; give one with --test-file, or tune with --test-split dev")
         file = files.get(split, files["train"])
         found = read(file)
         if "dev" not in files and split != "test":
@@ -110,7 +110,8 @@ def with_prompt(task: Task, template: str = "", label_words: str = "", shorten: 
         return task
     words: tuple[str, ...] | None = None
     if label_words:
-        named = dict(part.split("=", 1) for part in label_words.split(",")) if "=" in label_words else {}
+        pairs = [part.partition("=")[::2] for part in label_words.split(",")] if "=" in label_words else []
+        named = {name.strip(): word for name, word in pairs}
         given = [named.get(name, "") for name in task.classes] if named else label_words.split(",")
         words = tuple(word.strip() for word in given)
         if len(words) != len(task.classes) or not all(words) or len(named) not in (0, len(words)):

@@ -64,12 +64,12 @@ class Engine:
         cuts = buckets(rows.lengths.tolist(), max(self.chunk_tokens // 4, 1), overhead)
         empty = Prefix(0, {})
         index = [torch.tensor(cut, device=device) for cut in cuts]
+        self._shared: dict[int, frozenset[str]] = {}  # by layer, found when it is first tuned
         self._buckets = [_Bucket(self.rows.take(cut), cut, empty, []) for cut in index]
         with torch.inference_mode():
             self.readout = Readout(self.model, self.rows.take(self._first(3)), self._forward)
             self.order = BlockOrder(self.model, self._probe, [layer.name for layer in adapter.layers])
             self._block_of = [self.order.index[layer.name] for layer in adapter.layers]
-            self._shared = [self._find_shared(index) for index in range(len(adapter.layers))]
 
     @torch.inference_mode()
     def scores(self, layer: int | None, factors: Factors) -> Tensor:
@@ -116,6 +116,8 @@ class Engine:
         shared: frozenset[str] = frozenset()
         if layer is not None and self.order.resumable:
             prefix = self._prefix(bucket, self._block_of[layer])
+            if layer not in self._shared:
+                self._shared[layer] = self._find_shared(layer)
             shared = self._shared[layer]
         inputs = {name: tensor.repeat(copies, 1) for name, tensor in bucket.rows.inputs.items()}
         self.current_mask = inputs["attention_mask"]
@@ -182,7 +184,8 @@ class Engine:
             a, b = (torch.randn((2, *part.shape), generator=generator) for part in module.factors())
             factors[name] = (_cast(a, dtype, device), _cast(b, dtype, device))
         shared: set[str] = set()
-        few = self.rows.take(self._first(2))
+        # The longest rows: a token alone attends to itself whatever query and key are, and would make all look shared.
+        few = self.rows.take(self.rows.lengths.argsort(descending=True, stable=True)[:2])
 
         def watch(name: str, module: nn.Module, forward: Forward) -> tuple[nn.Module, Forward]:
             def look(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -173,5 +173,7 @@ def test_bfloat16_keeps_the_order(layer: int | None) -> None:
     expected = one_by_one(adapter, rows, {key: (a.float(), b.float()) for key, (a, b) in factors.items()})
     assert farthest(scores, expected) < 0.05 * float(expected.abs().max())
     gaps = expected[:, :, 0] - expected[:, :, 1]  # the margin between two label words, per candidate and example
-    ranks, expected_ranks = ((g.mean(1).argsort().argsort()).double() for g in (scores[:, :, 0] - scores[:, :, 1], gaps))
+    ranks, expected_ranks = (
+        (g.mean(1).argsort().argsort()).double() for g in (scores[:, :, 0] - scores[:, :, 1], gaps)
+    )
     assert torch.corrcoef(torch.stack([ranks, expected_ranks]))[0, 1] > 0.9

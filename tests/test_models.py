@@ -1,0 +1,194 @@
+"""Loading a folder: kinds, dtypes, devices, limits, and one line for everything that cannot be loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models_zoo import ZOO, build
+from toy_tokenizers import bert_like, gpt2_like, roberta_like, t5_like, toy, words_only
+
+from dfolora import models
+from dfolora.errors import UserError
+
+MAKES: dict[str, Any] = {
+    "roberta": roberta_like,
+    "bert": bert_like,
+    "mpnet": bert_like,
+    "bert-encoder": bert_like,
+    "gpt2": gpt2_like,
+    "opt": gpt2_like,
+    "t5": t5_like,
+    "bart": roberta_like,
+}
+
+
+def saved(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> str:
+    """A folder as ``save_pretrained`` leaves it."""
+    build(name, vocabulary=500).to(dtype).save_pretrained(str(folder))  # type: ignore[attr-defined]
+    toy(MAKES[name]).save_pretrained(str(folder))
+    return str(folder)
+
+
+def refused(match: str, *args: Any, **settings: Any) -> str:
+    with pytest.raises(UserError, match=match) as caught:
+        models.load(*args, **settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", MAKES)
+def test_kinds_are_recognised(name: str, tmp_path: Path) -> None:
+    loaded = models.load(saved(tmp_path, name))
+    assert loaded.kind == ZOO[name][0]
+    assert type(loaded.model).__name__ == ZOO[name][1]
+    assert loaded.name == str(tmp_path)
+    assert not loaded.model.training
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+    assert loaded.tokenizer.pad_token_id is not None
+    assert loaded.tokenizer.padding_side == "right"
+    assert loaded.device == torch.device("cpu")
+    expected = build(name, vocabulary=500).state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in loaded.model.state_dict().items())
+
+
+def test_a_kind_can_be_asked_for(tmp_path: Path) -> None:
+    loaded = models.load(saved(tmp_path, "bert"), kind="encoder")
+    assert (loaded.kind, type(loaded.model).__name__) == ("encoder", "BertModel")
+    assert "did you mean 'causal'" in refused("--kind: unknown 'casual'", str(tmp_path), kind="casual")
+
+
+def test_a_folder_may_be_relative_or_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path / "tiny", "bert")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert [models.load(name).name for name in ("tiny", "./tiny", "~/tiny")] == ["tiny", "./tiny", "~/tiny"]
+
+
+def test_what_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    refused("there is no folder './nowhere'", "./nowhere")
+    refused("there is no folder", str(tmp_path / "nowhere"))
+    refused("--model: cannot load 'no-such-model-at-all'", "no-such-model-at-all")
+    refused("--model: cannot load", str(tmp_path))  # an empty folder
+    (tmp_path / "config.json").write_text("{}")
+    refused("--model: cannot load", str(tmp_path))
+    (tmp_path / "config.json").write_text("not json")
+    refused("--model: cannot load", str(tmp_path))
+
+
+def test_a_model_of_no_known_kind(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "bert")
+    config = json.loads((tmp_path / "config.json").read_text())
+    for architectures in (["BertForSequenceClassification"], None):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": architectures}))
+        refused("--kind: cannot tell the kind .* say --kind masked, causal, seq2seq or encoder", folder)
+    assert models.load(folder, kind="masked").kind == "masked"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder_decoder", "kind"),
+    [
+        ("BertForPreTraining", False, "masked"),
+        ("GPT2LMHeadModel", False, "causal"),
+        ("OPTForCausalLM", False, "causal"),
+        ("BartModel", True, "seq2seq"),
+        ("MPNetModel", False, "encoder"),
+    ],
+)
+def test_kind_by_architecture(architecture: str, encoder_decoder: bool, kind: str) -> None:
+    config = type("Config", (), {"architectures": [architecture], "is_encoder_decoder": encoder_decoder})
+    assert models.kind_of(config) == kind
+
+
+def test_only_safetensors_are_read(tmp_path: Path) -> None:
+    """A pickle can run code when it is read, so weights in one are refused, and the pickle is never opened."""
+    folder = saved(tmp_path, "bert")
+    state = build("bert", vocabulary=500).state_dict()
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    assert "safetensors" in refused("--model: cannot load", folder)
+
+
+def test_a_spoiled_weight_file_is_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "bert")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    refused("--model: cannot load", folder)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "t5", "llama", "mpnet"])
+def test_no_tokenizer(name: str, tmp_path: Path) -> None:
+    """transformers would go on with a made-up tokenizer for some of these."""
+    build(name, vocabulary=500).save_pretrained(str(tmp_path))  # type: ignore[operator]
+    refused("tokenizer", str(tmp_path), kind="encoder" if name == "mpnet" else "auto")
+
+
+def test_a_masked_model_needs_a_mask_token() -> None:
+    with pytest.raises(UserError, match="'toy' has no mask token"):
+        models.wrap(build("bert"), toy(t5_like), "masked", "toy")
+    assert models.wrap(build("bert"), toy(words_only), "masked", "toy").kind == "masked"
+
+
+def test_a_pad_token_is_found() -> None:
+    tokenizer = gpt2_like()
+    assert tokenizer.pad_token is None
+    assert models.wrap(build("gpt2"), tokenizer, "causal").tokenizer.pad_token == "<|endoftext|>"
+    bare = words_only()
+    bare.pad_token = None
+    assert models.wrap(build("gpt2"), bare, "causal").tokenizer.pad_token_id == 0
+
+
+def test_dtypes_and_devices(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "bert", torch.float16)
+    assert next(models.load(folder).model.parameters()).dtype == torch.float32  # auto on a CPU
+    assert next(models.load(folder, dtype="bfloat16").model.parameters()).dtype == torch.bfloat16
+    assert "'bfloat16'" in refused("--dtype: unknown 'bfloat'", folder, dtype="bfloat")
+    for device in ("gpu", "cpu:x", "mps" if not torch.backends.mps.is_available() else "meta:9"):
+        refused(f"--device: {device!r} cannot be used here", folder, device=device)
+    assert models.pick_dtype("auto", torch.device("cpu")) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "tokenizer_limit", "expected"),
+    [
+        ("roberta", 1000, 64 - 2),  # positions are numbered from padding_idx + 1 = 2
+        ("mpnet", 1000, 64 - 2),
+        ("bert", 1000, 64),
+        ("bert", 50, 50),
+        ("gpt2", 1000, 64),
+        ("opt", 1000, 64),
+        ("t5", 1000, 1000),  # relative positions: only the tokenizer sets a limit
+    ],
+)
+def test_max_length(name: str, tokenizer_limit: int, expected: int) -> None:
+    make = MAKES[name]
+    loaded = models.wrap(build(name, vocabulary=500), make(limit=tokenizer_limit), ZOO[name][0])
+    assert loaded.max_length == expected
+    if name in ("roberta", "mpnet", "bert", "gpt2", "opt") and tokenizer_limit == 1000:
+        # That length runs and one more does not: the limit is the model's, not a guess.
+        ids = torch.full((1, expected), 7)
+        with torch.no_grad():
+            loaded.model(input_ids=ids, attention_mask=torch.ones_like(ids))
+            longer = torch.full((1, expected + 1), 7)
+            with pytest.raises((IndexError, RuntimeError)):
+                loaded.model(input_ids=longer, attention_mask=torch.ones_like(longer))
+
+
+@pytest.mark.parametrize(
+    ("content", "pooling"),
+    [
+        (None, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
+    ],
+)
+def test_pooling_of_sentence_transformers(content: dict[str, bool] | None, pooling: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path, "mpnet")
+    if content is not None:
+        (tmp_path / "1_Pooling").mkdir()
+        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(content))
+    assert models.load(folder).pooling == pooling

@@ -1,0 +1,258 @@
+"""The loop: every setting runs and means what it says, selection never harms, NaN never wins."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+from tiny_models import SMALL, Command, csv_files, log, model
+
+from dfolora import tuner as tuners
+from dfolora.errors import UserError
+from dfolora.objectives import OBJECTIVE_NAMES
+from dfolora.run import Generation
+from dfolora.subspaces import SUBSPACE_NAMES
+from dfolora.tuner import Tuner
+
+
+class Tune:
+    """Tunes the tiny masked model on the small files; ``changes`` are flags."""
+
+    def __init__(self, command: Command, folder: Path) -> None:
+        self.command, self.folder, self.files = command, folder, csv_files(folder)
+        self.count = 0
+
+    def __call__(self, *changes: object, kind: str = "masked") -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The scores and the log."""
+        self.count += 1
+        output = self.folder / f"run{self.count}"
+        scores = self.command.json("tune", "--model", model(kind), *self.files, *SMALL, *changes, "--output", output)
+        return scores, log(output)
+
+
+@pytest.fixture
+def tune(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Tune:
+    return Tune(Command(capsys), tmp_path)
+
+
+def config_of(scores: dict[str, Any]) -> LoraConfig:
+    return LoraConfig.from_pretrained(scores["adapter"])
+
+
+@pytest.mark.parametrize("mode", ["layerwise", "joint"])
+@pytest.mark.parametrize("subspace", SUBSPACE_NAMES)
+def test_every_subspace(tune: Tune, subspace: str, mode: str) -> None:
+    scores, lines = tune("--subspace", subspace, "--mode", mode)
+    assert scores["subspace"] == subspace
+    layers = [line["layer"] for line in lines[1:]]
+    assert layers == ([0, 1] * 3 if mode == "layerwise" else [None] * 6)
+    assert [line["sweep"] for line in lines[1:]] == ([1, 1, 2, 2, 3, 3] if mode == "layerwise" else [1, 2, 3, 4, 5, 6])
+    losses = [loss for line in lines[1:] for loss in line["losses"]]
+    assert len(losses) == 24
+    assert len(set(losses)) == 24  # every candidate is another model
+    assert [line["evaluations"] for line in lines] == [0, 4, 8, 12, 16, 20, 24]
+    assert len({line["checksum"] for line in lines}) == 7
+
+
+@pytest.mark.parametrize("objective", OBJECTIVE_NAMES)
+def test_every_objective(tune: Tune, objective: str) -> None:
+    _, lines = tune("--objective", objective)
+    losses = {loss for line in lines[1:] for loss in line["losses"]}
+    if objective == "metric":  # minus the accuracy on six examples
+        assert all(abs(loss * 6 / 100 - round(loss * 6 / 100)) < 1e-4 for loss in losses)
+        assert len(losses) > 1
+        assert max(losses) <= 0
+    else:
+        assert all(loss > 0 for loss in losses)
+        _, other = tune("--objective", "hinge" if objective == "cross-entropy" else "cross-entropy")
+        assert lines[1]["checksum"] == other[1]["checksum"]
+        assert lines[1]["losses"] != other[1]["losses"]
+
+
+def test_a_search_lowers_the_loss(tune: Tune) -> None:
+    _, lines = tune("--budget", 200, "--population", 10, "--sigma", 0.3)
+    first, last = (sum(line["losses"]) / 10 for line in (lines[1], lines[-1]))
+    assert last < 0.75 * first
+
+
+def test_visits_and_looks(tune: Tune) -> None:
+    _, lines = tune("--visit", 2)
+    assert [line["layer"] for line in lines[1:]] == [0, 0, 1, 1, 0, 0]
+    assert [line["sweep"] for line in lines[1:]] == [1, 1, 1, 1, 2, 2]
+    assert [line["generation"] for line in lines if line["dev"]] == [0, 4, 6]
+    _, lines = tune()
+    assert [line["generation"] for line in lines if line["dev"]] == [0, 2, 4, 6]
+    _, lines = tune("--dev-every", 4, "--budget", 14)  # a generation that would pass the budget is not begun
+    assert [line["generation"] for line in lines if line["dev"]] == [0, 1, 2, 3]
+    _, lines = tune("--dev-every", 10)
+    assert [line["evaluations"] for line in lines if line["dev"]] == [0, 12, 20]
+    assert [line["dev_token_layers"] for line in lines] == sorted(line["dev_token_layers"] for line in lines)
+
+
+def test_rank_and_target(tune: Tune) -> None:
+    scores, _ = tune("--rank", 3)
+    config = config_of(scores)
+    assert (config.r, config.lora_alpha, config.base_model_name_or_path) == (3, 3, model("masked"))
+    assert {name.rsplit(".", 1)[-1] for name in config.target_modules} == {"query", "key"}
+    assert len(config.target_modules) == 4
+    scores, _ = tune("--target", "value, dense")
+    assert {name.rsplit(".", 1)[-1] for name in config_of(scores).target_modules} == {"value", "dense"}
+
+
+def test_what_a_layer_holds(tune: Tune) -> None:
+    _, mean = tune("--incumbent", "mean")
+    _, best = tune("--incumbent", "best")
+    assert mean[1]["losses"] == best[1]["losses"]  # the first generation knows of no incumbent
+    assert mean[2]["checksum"] == best[2]["checksum"]
+    assert mean[2]["losses"] != best[2]["losses"]  # the second layer is searched above another first one
+
+
+def test_a_bound_reaches_the_search(tune: Tune) -> None:
+    _, free = tune("--sigma", 2)
+    _, bound = tune("--sigma", 2, "--bound", 2)
+    assert free[1]["checksum"] != bound[1]["checksum"]
+
+
+def test_the_preset(tune: Tune) -> None:
+    scores, lines = tune("--preset", "dfo-lora", "--subspace", "paper")
+    config = (Path(scores["run"]) / "config.yaml").read_text(encoding="utf-8")
+    assert "selection: sample" in config
+    assert "incumbent: best" in config
+    assert "population: 4" in config  # the flags of SMALL win over it
+    assert "sigma: 0.5" in config
+    assert [line["generation"] for line in lines if line["dev"]] == [0]  # every 100 evaluations, and there are 24
+    assert scores["dev_tuned"] == scores["dev_zero_shot"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_selection_is_the_best_look(tune: Tune, seed: int) -> None:
+    scores, lines = tune("--seed", seed, kind="causal" if seed % 2 else "masked")
+    looks = [(line["dev"]["main"], -line["dev"]["loss"], -line["evaluations"]) for line in lines if line["dev"]]
+    assert (scores["dev_tuned"]["accuracy"], -scores["selected_at"]) == (max(looks)[0], max(looks)[2])
+    assert scores["dev_tuned"]["accuracy"] >= scores["dev_zero_shot"]["accuracy"]
+    on_dev = tune.command.json("evaluate", *tune.files, "--adapter", scores["adapter"], "--split", "dev")
+    assert on_dev["metrics"] == scores["dev_tuned"]
+
+
+class Selecting:
+    """What ``Tuner._select`` needs of a tuner."""
+
+    def __init__(self, selection: str, best: Generation) -> None:
+        self.config = type("Config", (), {"selection": selection})
+        self.adapter = type("Adapter", (), {"state": lambda _: "kept"})()
+        self.best = best
+        self._selected = "base"
+
+
+def look(generation: int, main: float, loss: float | None) -> Generation:
+    return Generation(generation, 0, None, "", [], 0, 0, 0, 0.0, dev={"metrics": {}, "main": main, "loss": loss})
+
+
+@pytest.mark.parametrize(
+    ("selection", "best", "new", "taken"),
+    [
+        ("incumbent", look(0, 50.0, 1.0), look(2, 50.0, 0.9), True),  # a tie goes to the lower loss
+        ("incumbent", look(0, 50.0, 1.0), look(2, 50.0, 1.0), False),  # a full tie to the older
+        ("incumbent", look(0, 50.0, 1.0), look(2, 50.0, 1.1), False),
+        ("incumbent", look(0, 50.0, 1.0), look(2, 60.0, 9.0), True),
+        ("incumbent", look(0, 50.0, 1.0), look(2, 40.0, 0.1), False),
+        ("incumbent", look(0, 50.0, 1.0), look(2, 99.0, None), False),  # a loss of NaN: the metric is luck
+        ("incumbent", look(2, 50.0, None), look(4, 10.0, 5.0), True),
+        ("sample", look(0, 50.0, 1.0), look(2, 40.0, 2.0), True),  # the release's base model is no candidate
+        ("sample", look(2, 50.0, 1.0), look(4, 50.0, 0.5), False),
+        ("sample", look(2, 50.0, 1.0), look(4, 60.0, 5.0), True),
+        ("sample", look(2, 50.0, 1.0), look(4, 60.0, None), False),
+    ],
+)
+def test_selection_rules(selection: str, best: Generation, new: Generation, taken: bool) -> None:
+    holder = Selecting(selection, best)
+    Tuner._select(holder, new)  # type: ignore[arg-type]
+    assert holder.best is (new if taken else best)
+    assert holder._selected == ("kept" if taken else "base")
+
+
+def test_sample_selection_keeps_the_sample(tune: Tune) -> None:
+    """The adapter that is saved is the last candidate of the selected generation, not the layers' incumbents."""
+    scores, lines = tune("--selection", "sample", "--dev-every", 4)
+    incumbents, _ = tune("--dev-every", 4)
+    assert scores["selected_at"] > 0
+    assert [line["dev"]["loss"] for line in lines[1:]] != [line["dev"]["loss"] for line in log(incumbents["run"])[1:]]
+    on_dev = tune.command.json("evaluate", *tune.files, "--adapter", scores["adapter"], "--split", "dev")
+    assert on_dev["metrics"] == scores["dev_tuned"]
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, spoilt: Any) -> None:
+    """Make the objective lose the candidates whose indices ``spoilt`` gives for a call number, from 1."""
+    make, calls = tuners.make_objective, iter(range(1, 10**6))
+
+    def made(name: str, measure: Any) -> Any:
+        objective = make(name, measure)
+
+        def spoiling(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            losses = objective(scores, labels)
+            losses[spoilt(next(calls))] = math.nan
+            return losses
+
+        return spoiling
+
+    monkeypatch.setattr(tuners, "make_objective", made)
+
+
+@pytest.mark.parametrize("optimizer", ["cma", "fireworks", "random", "sep-cma", "nevergrad:PSO"])
+def test_candidates_without_a_loss(tune: Tune, monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
+    # inf becomes NaN in the log, that is null, and what is told is worse than any finite loss
+    spoil(monkeypatch, lambda call: [call % 4])
+    scores, lines = tune("--optimizer", optimizer)
+    assert [line["losses"].index(None) for line in lines[1:]] == [1, 2, 3, 0, 1, 2]
+    assert "every loss is NaN" not in tune.command.err
+    assert math.isfinite(scores["tuned"]["accuracy"])
+    assert scores["dev_tuned"]["accuracy"] >= scores["dev_zero_shot"]["accuracy"]
+
+
+def test_a_generation_without_a_loss(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, lambda call: [0, 1, 2, 3])
+    scores, lines = tune()
+    assert all(line["losses"] == [None] * 4 for line in lines[1:])
+    assert tune.command.err.count("every loss is NaN") == 1
+    assert "generation 1:" in tune.command.err
+    assert scores["selected_at"] == 0  # nothing moved, so the base model stays
+    assert scores["tuned"] == scores["zero_shot"]
+
+
+def test_a_broken_adapter_is_not_selected(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter under which the model gives NaN may be right by luck: argmax of NaN is class 0."""
+    inside = Tuner._measure_dev
+    lucky = {"metrics": {"accuracy": 100.0, "macro_f1": 100.0}, "main": 100.0, "loss": None}
+
+    def broken(self: Tuner, state: Generation) -> None:
+        inside(self, state)
+        if state.generation == 2:
+            state.dev = lucky
+
+    monkeypatch.setattr(Tuner, "_measure_dev", broken)
+    scores, lines = tune()
+    assert lines[2]["dev"] == json.loads(json.dumps(lucky))
+    assert scores["selected_at"] != 8
+
+
+def test_a_model_that_is_broken_from_the_start(tune: Tune, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tuners, "cross_entropy", lambda scores, labels: scores.new_full((len(scores),), math.nan))
+    output = tmp_path / "run"
+    assert tune.command("tune", "--model", model("masked"), *tune.files, *SMALL, "--output", output) == 2
+    assert "--dtype" in tune.command.err
+    assert "nan" in tune.command.err
+    assert tune.command.err.count("\n") == 1
+    assert not output.exists()
+
+
+def test_a_replayed_line_of_another_size() -> None:
+    run = type("Run", (), {"folder": Path("run")})()
+    z = torch.zeros(4, 2)
+    line = Generation(1, 1, 0, tuners.checksum(z), [1.0, 2.0, 3.0], 4, 0, 0, 0.0)
+    with pytest.raises(UserError, match="3 losses for 4 candidates"):
+        tuners._replayed(run, line, z)
