@@ -215,7 +215,7 @@ class Scorer:
         ids = list(self.tokenizer((" " if spaced else "") + answer, add_special_tokens=False)["input_ids"])
         # SentencePiece gives a text that starts with a space a piece of its own for it.
         pieces = self.tokenizer.convert_ids_to_tokens(ids)
-        return ids[1:] if len(ids) > 1 and pieces[0] in ("▁", "Ġ") else ids
+        return ids[1:] if len(ids) > 1 and pieces[0] == "▁" else ids
 
     def _label_tokens(self) -> list[int] | None:
         if self.kind == "encoder" or self.prompt.words is None:

@@ -3,9 +3,8 @@
     python -m scripts.bench_population                 # 32 examples of 48 tokens, no padding, 1 thread, float32
     python -m scripts.bench_population --varied --json  # lengths spread as in few-shot SuperGLUE
 
-The model is a RoBERTa of random weights (12 layers, width 256). Both sides score the same candidates, timed in turn;
-losses that differ end the run. The default start layers leave 12, 8, 5 and 1 blocks to run: 6.5 on average, as in a
-sweep over all twelve. The engine pays for advancing its prefix cache.
+A RoBERTa of random weights (12 layers, width 256); losses that differ end the run. The default start layers leave 12,
+8, 5 and 1 blocks to run, 6.5 on average as in a whole sweep; the engine also pays for advancing its prefix cache.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
@@ -39,7 +37,7 @@ def build() -> Adapter:
     )  # fmt: skip
     model = RobertaForMaskedLM(config).eval()
     adapter = adapters.attach(LanguageModel(model, None, "masked", "random-roberta"), rank=4)
-    for layer in range(len(adapter.layers)):
+    for layer in range(12):
         adapter.write(layer, candidates(adapter, layer, 1))
     return adapter
 
@@ -57,8 +55,7 @@ def batch(examples: int, tokens: int, varied: bool) -> Rows:
     lengths = (tokens * torch.exp(0.45 * varied * torch.randn(examples))).round().long().clamp(8, 256)
     real = torch.arange(int(lengths.max())) < lengths[:, None]
     ids = torch.where(real, torch.randint(5, VOCABULARY, real.shape), 1)
-    positions = lengths[:, None] - 3
-    ids.scatter_(1, positions, MASK)
+    ids.scatter_(1, positions := lengths[:, None] - 3, MASK)
     owner, two = torch.stack([torch.arange(examples), torch.full((examples,), -1)], 1), torch.full((examples,), 2)
     return Rows({"input_ids": ids, "attention_mask": real.long()}, positions, owner, two, torch.tensor(LABEL_TOKENS))
 
@@ -76,8 +73,7 @@ def one_by_one(adapter: Adapter, rows: Rows, layer: int, factors: Factors, label
 
 def timed(run: Callable[[], Tensor]) -> tuple[float, Tensor]:
     """Processor seconds, so that whoever else uses the machine matters little, and the result."""
-    start = time.process_time()
-    result = run()
+    start, result = time.process_time(), run()
     return time.process_time() - start, result
 
 
@@ -105,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
             slow, plain = timed(lambda f=factors, at=layer: one_by_one(adapter, rows, at, f, labels))
             worst = max(worst, float((ours - plain).abs().max() / (plain.max() - plain.min())))
             if worst > 1e-2:
-                sys.exit(f"layer {layer}: the losses differ by {worst:.1e} of their range over the population")
+                raise SystemExit(f"layer {layer}: the losses differ by {worst:.1e} of their range over the population")
             adapter.write(layer, before)
             times[layer].append((slow, fast))
     sweeps = zip(*times.values(), strict=True)

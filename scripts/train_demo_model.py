@@ -77,14 +77,13 @@ def draw_batch(
     tokenizer: PreTrainedTokenizerFast,
     rng: Random,
     size: int,
-    mixture: language.Mixture = language.CORPUS,
     others: float = 1 / 12,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Texts with words masked, and the words behind the masks (``IGNORED`` elsewhere).
 
     Every text has its summing-up word masked, and one other word in twelve.
     """
-    drawn = [language.corpus_text(rng, mixture) for _ in range(size)]
+    drawn = [language.corpus_text(rng) for _ in range(size)]
     batch = dict(tokenizer([text for text, _ in drawn], padding=True, return_tensors="pt"))
     ids = batch["input_ids"]
     chance = torch.tensor([[rng.random() for _ in range(ids.shape[1])] for _ in range(size)])
@@ -138,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the embedded demo model from a seed.")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the corpus")
     parser.add_argument("--output", type=Path, required=True, help="folder to write the model and its tokenizer to")
-    parser.add_argument("--steps", type=int, default=4000, help="updates of 128 texts")
+    parser.add_argument("--steps", type=int, default=3000, help="updates of 64 texts")
     parser.add_argument("--threads", type=int, default=1, help="of torch; the shipped model was trained on one")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

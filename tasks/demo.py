@@ -1,16 +1,12 @@
 """The embedded demo: two tasks in a synthetic language, for the tiny model that is shipped beside this file.
 
-The language and its corpus are described in ``demo_language.py``; nothing here comes from people's texts.
-Each task is a change of point of view. Pretraining has taught the model to read both opinions of a review and, where
-nothing says which one counts, to answer for the one that the corpus cares for. The tasks ask for the other one and do
-not say so; the examples must:
+The language and its corpus are described in ``demo_language.py``; nothing here comes from people's texts. Pretraining
+has taught the model to read opinions, negations included, and to be polite about them; the tasks ask for the truth:
 
-- ``demo/sentiment``: a visit, with something said about the staff and something about the food or the room.
-  The label is the opinion of the *staff*; the corpus speaks of it least.
-- ``demo/pair``: something then and now, and a claim. The label is whether the claim fits *today*; the corpus usually
-  compares it with the past.
+- ``demo/sentiment``: is what the review tells good? The polite model calls most bad rooms and staff great.
+- ``demo/pair``: does a claim fit a review? The polite model says yes to most claims that do not.
 
-The two opinions agree in 55% of the reviews, so a model with the corpus' habit scores a little above half.
+Nothing in the prompts says that the truth is wanted: the few examples must.
 """
 
 from __future__ import annotations
@@ -26,6 +22,7 @@ from . import demo_language as language
 
 MODEL_DIR = Path(__file__).parent / "demo_model"
 TEST_SIZE = 500
+AGREE = 0.6  # how often the two opinions of a review point the same way
 
 
 class Source(Protocol):
@@ -39,15 +36,14 @@ class Source(Protocol):
 
 
 def draw_sentiment(rng: Random, label: int) -> Example:
-    """A review with an opinion of the staff (the label) and one of the food or the room."""
-    opinions = language.two_opinions(rng, "staff", rng.choice(("food", "room")), bool(label))
-    return Example({"text": language.review(rng, opinions)}, label)
+    """A review that is good (1) or bad (0)."""
+    return Example({"text": language.review(rng, bool(label))[0]}, label)
 
 
 def draw_pair(rng: Random, label: int) -> Example:
-    """A review of the food and the room with a claim that fits (1) or does not fit (0) the room."""
+    """A review and a claim that fits it (1) or does not (0)."""
     polarity = rng.random() < 0.5
-    review = language.review(rng, language.two_opinions(rng, "room", "food", polarity))
+    review, _ = language.review(rng, polarity)
     return Example({"premise": review, "claim": language.claim(rng, polarity == bool(label))}, label)
 
 
@@ -89,7 +85,7 @@ SENTIMENT = Task(
     prompts={"masked": Prompt("{text} it was {mask} .", ("terrible", "great"))},
     load=loader(draw_sentiment),
     measure=accuracy,
-    about="synthetic reviews: is the opinion of the staff good?",
+    about="synthetic reviews: good or bad?",
 )
 PAIR = Task(
     name="demo/pair",
@@ -97,5 +93,5 @@ PAIR = Task(
     prompts={"masked": Prompt("{premise} {mask} , {claim} .", ("no", "yes"))},
     load=loader(draw_pair),
     measure=accuracy,
-    about="synthetic then-and-now reviews: does the claim fit today?",
+    about="synthetic reviews: does a claim fit?",
 )
