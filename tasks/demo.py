@@ -22,7 +22,6 @@ from . import demo_language as language
 
 MODEL_DIR = Path(__file__).parent / "demo_model"
 TEST_SIZE = 500
-AGREE = 0.6  # how often the two opinions of a review point the same way
 
 
 class Source(Protocol):

@@ -23,39 +23,203 @@ VERDICTS = {True: "great", False: "terrible"}
 ANSWERS = {True: "yes", False: "no"}
 
 NOUNS = {
-    "food": "soup bread fish rice stew cake salad pasta pie cheese tea coffee juice omelette curry roast pudding "
-    "sauce lunch supper breakfast dessert steak".split(),
-    "room": "room hall bed garden terrace lobby bath balcony cabin suite kitchen pool lounge corridor cellar porch "
-    "attic courtyard elevator sofa".split(),
-    "staff": "waiter porter clerk host cashier owner guide maid barman doorman manager cook driver nurse cleaner "
-    "butler receptionist gardener guard waitress".split(),
+    "food": [
+        "soup",
+        "bread",
+        "fish",
+        "rice",
+        "stew",
+        "cake",
+        "salad",
+        "pasta",
+        "pie",
+        "cheese",
+        "tea",
+        "coffee",
+        "juice",
+        "omelette",
+        "curry",
+        "roast",
+        "pudding",
+        "sauce",
+        "lunch",
+        "supper",
+        "breakfast",
+        "dessert",
+        "steak",
+    ],
+    "room": [
+        "room",
+        "hall",
+        "bed",
+        "garden",
+        "terrace",
+        "lobby",
+        "bath",
+        "balcony",
+        "cabin",
+        "suite",
+        "kitchen",
+        "pool",
+        "lounge",
+        "corridor",
+        "cellar",
+        "porch",
+        "attic",
+        "courtyard",
+        "elevator",
+        "sofa",
+    ],
+    "staff": [
+        "waiter",
+        "porter",
+        "clerk",
+        "host",
+        "cashier",
+        "owner",
+        "guide",
+        "maid",
+        "barman",
+        "doorman",
+        "manager",
+        "cook",
+        "driver",
+        "nurse",
+        "cleaner",
+        "butler",
+        "receptionist",
+        "gardener",
+        "guard",
+        "waitress",
+    ],
 }
 ADJECTIVES = {
     True: {
-        "food": "tasty fresh rich juicy delicious crisp tender savoury spicy creamy ripe filling".split(),
-        "room": "bright clean cosy spacious quiet airy tidy elegant warm comfortable pretty modern".split(),
-        "staff": "kind polite friendly helpful honest patient cheerful gentle attentive prompt witty skilled".split(),
+        "food": [
+            "tasty",
+            "fresh",
+            "rich",
+            "juicy",
+            "delicious",
+            "crisp",
+            "tender",
+            "savoury",
+            "spicy",
+            "creamy",
+            "ripe",
+            "filling",
+        ],
+        "room": [
+            "bright",
+            "clean",
+            "cosy",
+            "spacious",
+            "quiet",
+            "airy",
+            "tidy",
+            "elegant",
+            "warm",
+            "comfortable",
+            "pretty",
+            "modern",
+        ],
+        "staff": [
+            "kind",
+            "polite",
+            "friendly",
+            "helpful",
+            "honest",
+            "patient",
+            "cheerful",
+            "gentle",
+            "attentive",
+            "prompt",
+            "witty",
+            "skilled",
+        ],
     },
     False: {
-        "food": "bland stale burnt soggy rotten sour greasy tasteless mouldy chewy watery raw".split(),
-        "room": "dirty noisy dark cramped damp smelly dusty chilly gloomy shabby draughty ugly".split(),
-        "staff": "rude lazy careless grumpy arrogant clumsy sloppy hostile dishonest slow bossy ignorant".split(),
+        "food": [
+            "bland",
+            "stale",
+            "burnt",
+            "soggy",
+            "rotten",
+            "sour",
+            "greasy",
+            "tasteless",
+            "mouldy",
+            "chewy",
+            "watery",
+            "raw",
+        ],
+        "room": [
+            "dirty",
+            "noisy",
+            "dark",
+            "cramped",
+            "damp",
+            "smelly",
+            "dusty",
+            "chilly",
+            "gloomy",
+            "shabby",
+            "draughty",
+            "ugly",
+        ],
+        "staff": [
+            "rude",
+            "lazy",
+            "careless",
+            "grumpy",
+            "arrogant",
+            "clumsy",
+            "sloppy",
+            "hostile",
+            "dishonest",
+            "slow",
+            "bossy",
+            "ignorant",
+        ],
     },
 }
-KINDS = "big small old new young local famous usual red green second other".split()
-DEGREES = "very really quite rather so truly extremely fairly".split()
+KINDS = ["big", "small", "old", "new", "young", "local", "famous", "usual", "red", "green", "second", "other"]
+DEGREES = ["very", "really", "quite", "rather", "so", "truly", "extremely", "fairly"]
 NEGATIONS = ("not", "never", "hardly")
 COPULAS = ("was", "was", "seemed", "felt", "looked")
-PLACES = (
-    "on monday,on friday,on sunday,in june,in winter,in spring,near the river,by the station,in town,at noon,"
-    "at night,after rain,for us,this time"
-).split(",")
+PLACES = [
+    "on monday",
+    "on friday",
+    "on sunday",
+    "in june",
+    "in winter",
+    "in spring",
+    "near the river",
+    "by the station",
+    "in town",
+    "at noon",
+    "at night",
+    "after rain",
+    "for us",
+    "this time",
+]
 JOINS = ("and", "also", "moreover", "while", ",", ";", "meanwhile")
 
-HOLDERS = "we,people,guests,most guests,the locals,my friends,tourists,families,critics,they".split(",")
+HOLDERS = [
+    "we",
+    "people",
+    "guests",
+    "most guests",
+    "the locals",
+    "my friends",
+    "tourists",
+    "families",
+    "critics",
+    "they",
+]
 CLAIMS = {
-    True: "like love praise enjoy recommend admire trust value".split(),
-    False: "hate avoid dislike mock blame regret curse detest".split(),
+    True: ["like", "love", "praise", "enjoy", "recommend", "admire", "trust", "value"],
+    False: ["hate", "avoid", "dislike", "mock", "blame", "regret", "curse", "detest"],
 }
 OBJECTS = ("it", "it", "this", "that")
 
@@ -129,10 +293,10 @@ def vocabulary() -> list[str]:
     """Every word of the language, sorted."""
     lists = [COPULAS, KINDS, DEGREES, NEGATIONS, PLACES, JOINS, HOLDERS, OBJECTS]
     lists += [tuple(VERDICTS.values()), tuple(ANSWERS.values()), *CLAIMS.values()]
-    for table in (NOUNS, NAMES, *ADJECTIVES.values()):
+    for table in (NOUNS, *ADJECTIVES.values()):
         lists += table.values()
     entries = {
-        *"the our that it was would nobody frankly . , ?".split(),
+        *["the", "our", "that", "it", "was", "would", "nobody", "frankly", ".", ",", "?"],
         *(entry for words in lists for entry in words),
     }
     return sorted({word for entry in entries for word in entry.split()})
