@@ -23,203 +23,39 @@ VERDICTS = {True: "great", False: "terrible"}
 ANSWERS = {True: "yes", False: "no"}
 
 NOUNS = {
-    "food": [
-        "soup",
-        "bread",
-        "fish",
-        "rice",
-        "stew",
-        "cake",
-        "salad",
-        "pasta",
-        "pie",
-        "cheese",
-        "tea",
-        "coffee",
-        "juice",
-        "omelette",
-        "curry",
-        "roast",
-        "pudding",
-        "sauce",
-        "lunch",
-        "supper",
-        "breakfast",
-        "dessert",
-        "steak",
-    ],
-    "room": [
-        "room",
-        "hall",
-        "bed",
-        "garden",
-        "terrace",
-        "lobby",
-        "bath",
-        "balcony",
-        "cabin",
-        "suite",
-        "kitchen",
-        "pool",
-        "lounge",
-        "corridor",
-        "cellar",
-        "porch",
-        "attic",
-        "courtyard",
-        "elevator",
-        "sofa",
-    ],
-    "staff": [
-        "waiter",
-        "porter",
-        "clerk",
-        "host",
-        "cashier",
-        "owner",
-        "guide",
-        "maid",
-        "barman",
-        "doorman",
-        "manager",
-        "cook",
-        "driver",
-        "nurse",
-        "cleaner",
-        "butler",
-        "receptionist",
-        "gardener",
-        "guard",
-        "waitress",
-    ],
+    "food": "soup bread fish rice stew cake salad pasta pie cheese tea coffee juice omelette curry roast pudding "
+    "sauce lunch supper breakfast dessert steak".split(),
+    "room": "room hall bed garden terrace lobby bath balcony cabin suite kitchen pool lounge corridor cellar porch "
+    "attic courtyard elevator sofa".split(),
+    "staff": "waiter porter clerk host cashier owner guide maid barman doorman manager cook driver nurse cleaner "
+    "butler receptionist gardener guard waitress".split(),
 }
 ADJECTIVES = {
     True: {
-        "food": [
-            "tasty",
-            "fresh",
-            "rich",
-            "juicy",
-            "delicious",
-            "crisp",
-            "tender",
-            "savoury",
-            "spicy",
-            "creamy",
-            "ripe",
-            "filling",
-        ],
-        "room": [
-            "bright",
-            "clean",
-            "cosy",
-            "spacious",
-            "quiet",
-            "airy",
-            "tidy",
-            "elegant",
-            "warm",
-            "comfortable",
-            "pretty",
-            "modern",
-        ],
-        "staff": [
-            "kind",
-            "polite",
-            "friendly",
-            "helpful",
-            "honest",
-            "patient",
-            "cheerful",
-            "gentle",
-            "attentive",
-            "prompt",
-            "witty",
-            "skilled",
-        ],
+        "food": "tasty fresh rich juicy delicious crisp tender savoury spicy creamy ripe filling".split(),
+        "room": "bright clean cosy spacious quiet airy tidy elegant warm comfortable pretty modern".split(),
+        "staff": "kind polite friendly helpful honest patient cheerful gentle attentive prompt witty skilled".split(),
     },
     False: {
-        "food": [
-            "bland",
-            "stale",
-            "burnt",
-            "soggy",
-            "rotten",
-            "sour",
-            "greasy",
-            "tasteless",
-            "mouldy",
-            "chewy",
-            "watery",
-            "raw",
-        ],
-        "room": [
-            "dirty",
-            "noisy",
-            "dark",
-            "cramped",
-            "damp",
-            "smelly",
-            "dusty",
-            "chilly",
-            "gloomy",
-            "shabby",
-            "draughty",
-            "ugly",
-        ],
-        "staff": [
-            "rude",
-            "lazy",
-            "careless",
-            "grumpy",
-            "arrogant",
-            "clumsy",
-            "sloppy",
-            "hostile",
-            "dishonest",
-            "slow",
-            "bossy",
-            "ignorant",
-        ],
+        "food": "bland stale burnt soggy rotten sour greasy tasteless mouldy chewy watery raw".split(),
+        "room": "dirty noisy dark cramped damp smelly dusty chilly gloomy shabby draughty ugly".split(),
+        "staff": "rude lazy careless grumpy arrogant clumsy sloppy hostile dishonest slow bossy ignorant".split(),
     },
 }
-KINDS = ["big", "small", "old", "new", "young", "local", "famous", "usual", "red", "green", "second", "other"]
-DEGREES = ["very", "really", "quite", "rather", "so", "truly", "extremely", "fairly"]
+KINDS = "big small old new young local famous usual red green second other".split()
+DEGREES = "very really quite rather so truly extremely fairly".split()
 NEGATIONS = ("not", "never", "hardly")
 COPULAS = ("was", "was", "seemed", "felt", "looked")
-PLACES = [
-    "on monday",
-    "on friday",
-    "on sunday",
-    "in june",
-    "in winter",
-    "in spring",
-    "near the river",
-    "by the station",
-    "in town",
-    "at noon",
-    "at night",
-    "after rain",
-    "for us",
-    "this time",
-]
+PLACES = (
+    "on monday,on friday,on sunday,in june,in winter,in spring,near the river,by the station,in town,at noon,"
+    "at night,after rain,for us,this time"
+).split(",")
 JOINS = ("and", "also", "moreover", "while", ",", ";", "meanwhile")
 
-HOLDERS = [
-    "we",
-    "people",
-    "guests",
-    "most guests",
-    "the locals",
-    "my friends",
-    "tourists",
-    "families",
-    "critics",
-    "they",
-]
+HOLDERS = "we,people,guests,most guests,the locals,my friends,tourists,families,critics,they".split(",")
 CLAIMS = {
-    True: ["like", "love", "praise", "enjoy", "recommend", "admire", "trust", "value"],
-    False: ["hate", "avoid", "dislike", "mock", "blame", "regret", "curse", "detest"],
+    True: "like love praise enjoy recommend admire trust value".split(),
+    False: "hate avoid dislike mock blame regret curse detest".split(),
 }
 OBJECTS = ("it", "it", "this", "that")
 
@@ -296,7 +132,7 @@ def vocabulary() -> list[str]:
     for table in (NOUNS, *ADJECTIVES.values()):
         lists += table.values()
     entries = {
-        *["the", "our", "that", "it", "was", "would", "nobody", "frankly", ".", ",", "?"],
+        *"the our that it was would nobody frankly . , ?".split(),
         *(entry for words in lists for entry in words),
     }
     return sorted({word for entry in entries for word in entry.split()})
