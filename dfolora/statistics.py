@@ -30,7 +30,7 @@ def measure(adapter: Adapter, engine: Engine, subspace: type[Subspace], rank: in
     def keep(store: list[Tensor]) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = args[0] if args else kwargs["hidden_states"]
-            store.append(_real_tokens(x.detach(), engine.current_mask))
+            store.append(_real_tokens(x, mask))
 
         return hook
 
@@ -40,7 +40,9 @@ def measure(adapter: Adapter, engine: Engine, subspace: type[Subspace], rank: in
         for name, module in layer.modules.items():
             handles.append(module.lora.base_layer.register_forward_pre_hook(keep(inputs[name]), with_kwargs=True))
     try:
-        engine.incumbent_scores()
+        for rows in engine.batches:
+            mask = rows.inputs["attention_mask"]
+            engine.run_plain(rows)
     finally:
         for handle in handles:
             handle.remove()

@@ -30,7 +30,7 @@ PHRASE = 3
 Span = tuple[int, int]
 
 DETERMINERS = frozenset(
-    "the a an this these those my your his her its our their some any each every another no one two three four".split()  # noqa: SIM905 - a word a line is unreadable
+    "the a an this these those my your his her its our their some any each every another no one two three four".split()
 )
 NOT_NOUNS = DETERMINERS | frozenset(
     """i me you he him she it we us they them mine yours hers ours theirs myself himself herself itself themselves
@@ -42,14 +42,14 @@ NOT_NOUNS = DETERMINERS | frozenset(
     upon above below am is are was were be been being do does did done have has had having will would can could
     shall should may might must cannot can't couldn't wouldn't won't don't didn't doesn't isn't wasn't weren't hadn't
     haven't hasn't yes oh well all both most many much more few several other such same own next today let
-    whatever fortunately luckily far like except longer""".split()  # noqa: SIM905
+    whatever fortunately luckily far like except longer""".split()
 )
 VERBS = frozenset(
     """ate beat began bit blew bought broke brought came caught chose cut drank drew drove fell felt fled flew forgot
     found fought gave get gets getting go goes going got grew held heard hid hit keep keeps kept knew know knows laid
     lay led left lent lost made make makes met paid put ran rang read rode rose said sang sat saw say says send sent set
     shook shot slept sold spent spoke stole stood stuck swam take takes taught tell thinks think thought threw told took
-    understood want wants went woke won wore wrote""".split()  # noqa: SIM905
+    understood want wants went woke won wore wrote""".split()
 )
 TITLES = frozenset(("Mr", "Mrs", "Ms", "Dr", "St", "Sir", "Miss", "Uncle", "Aunt"))
 TOKEN = re.compile(r"\w[\w'’-]*\w|\w|['’]s\b|[^\w\s]")

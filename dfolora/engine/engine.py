@@ -42,7 +42,6 @@ class Engine:
     Attributes:
         token_layers: tokens x blocks computed so far, padding included: the honest unit of cost.
         forwards: model forwards so far.
-        current_mask: (P R, T) attention mask of the forward under way, for hooks that look at hidden states.
     """
 
     def __init__(self, adapter: Adapter, rows: Rows, chunk_tokens: int = 0) -> None:
@@ -67,8 +66,15 @@ class Engine:
         self._shared: dict[int, frozenset[str]] = {}  # by layer, found when it is first tuned
         self._buckets = [_Bucket(self.rows.take(cut), cut, empty, []) for cut in index]
         with torch.inference_mode():
-            self.readout = Readout(self.model, self.rows.take(self._first(3)), self._forward)
+            # The longest rows: on rows of one token every position would look like the answer's.
+            longest = self.rows.lengths.argsort(descending=True, stable=True)[:3]
+            self.readout = Readout(self.model, self.rows.take(longest), self._forward)
             self.order = BlockOrder(self.model, self._probe, [layer.name for layer in adapter.layers])
+            if self.order.resumable:
+                adapted = {
+                    module for layer in adapter.layers for m in layer.modules.values() for module in m.lora.modules()
+                }
+                self.readout.thin_out(self.order.blocks[-1].module, adapted)
             self._block_of = [self.order.index[layer.name] for layer in adapter.layers]
 
     @torch.inference_mode()
@@ -91,6 +97,16 @@ class Engine:
     def incumbent_scores(self) -> Tensor:
         """(N, C) float32: class scores with every layer at its incumbent."""
         return self._all_buckets(None, {}, 1)[0]
+
+    @property
+    def batches(self) -> list[Rows]:
+        """The length buckets that the batch was cut into."""
+        return [bucket.rows for bucket in self._buckets]
+
+    @torch.inference_mode()
+    def run_plain(self, rows: Rows) -> None:
+        """One forward of the model as it is, nothing cut short: for hooks that look at hidden states."""
+        self._forward(rows.inputs)
 
     def reset_counts(self) -> None:
         self.token_layers = self.forwards = 0
@@ -120,7 +136,6 @@ class Engine:
                 self._shared[layer] = self._find_shared(layer)
             shared = self._shared[layer]
         inputs = {name: tensor.repeat(copies, 1) for name, tensor in bucket.rows.inputs.items()}
-        self.current_mask = inputs["attention_mask"]
         readers = self.readout.replacements(bucket.rows, copies)
         with patched([*self._lora(factors, shared, copies), *self.order.resume(prefix, copies), *readers]):
             output = self._forward(inputs)

@@ -1,4 +1,5 @@
-"""Read class scores out of a model: only answer positions reach the head, only label tokens leave it.
+"""Read class scores out of a model: only answer positions reach the head, only label tokens leave it; in the last block
+only answer positions are computed where that is enough.
 
 Which module's output the head reads, and whether the head can be cut to the label tokens, differs between
 architectures (OPT calls its decoder directly; BART adds a bias of vocabulary size after the head). Nothing is assumed:
@@ -7,7 +8,7 @@ each way is tried on a few rows and kept only where it gives what the plain mode
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ class Readout:
     Attributes:
         backbone: the module whose ``last_hidden_state`` is cut to the answer positions; None: none was found to work.
         cut_head: whether the head computes label tokens only.
+        thin: linear maps of the last block that compute the answer positions only.
     """
 
     def __init__(self, model: Any, few: Rows, run: Callable[[dict[str, Tensor]], Any]) -> None:
@@ -35,25 +37,52 @@ class Readout:
         """
         self.backbone: nn.Module | None = None
         self.cut_head = False
+        self.thin: list[nn.Module] = []
         self.head: Any = None
         if few.sentences:
             return
         self.head = model.get_output_embeddings()
-        plain = self.read(few, run(few.inputs), 1)
-        tolerance = 1e-3 if plain.dtype == torch.float32 and next(model.parameters()).dtype == torch.float32 else 0.05
+        self._few, self._run = few, run
+        self._plain = self.read(few, run(few.inputs), 1)
+        self._tolerance = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.05
         for backbone in _backbones(model):
             for cut_head in (True, False):
                 self.backbone, self.cut_head = backbone, cut_head
                 if cut_head and (few.columns is None or type(self.head) is not nn.Linear):
                     continue
-                try:
-                    with patched(self.replacements(few, 1)):
-                        tried = self.read(few, run(few.inputs), 1)
-                except (RuntimeError, IndexError, AttributeError):
-                    continue
-                if torch.allclose(tried, plain, rtol=tolerance, atol=tolerance * float(plain.abs().max())):
+                if self._agrees():
                     return
         self.backbone, self.cut_head = None, False
+
+    def thin_out(self, last: nn.Module, skip: Collection[nn.Module]) -> None:
+        """Let the last block compute the answer position only, one linear map after the other, where scores stay equal.
+
+        A map's input is cut to the answer row; the residual that is added to its output broadcasts, which makes rows
+        that nobody reads wrong and leaves the answer row right. Maps that all rows are needed for (key, value) change
+        the scores, or do not fit the shapes, and are left as they are.
+
+        Args:
+            last: the last block to run.
+            skip: modules to leave alone (those with an adapter).
+        """
+        if self.backbone is None or self._few.positions.shape[1] != 1:
+            return
+        for module in last.modules():
+            if type(module).__name__ in ("Linear", "Conv1D") and module not in skip:
+                self.thin.append(module)
+                if not self._agrees():
+                    self.thin.pop()
+
+    def _agrees(self) -> bool:
+        """Whether reading as set up now gives what the plain model gives on the few rows."""
+        try:
+            with patched(self.replacements(self._few, 1)):
+                tried = self.read(self._few, self._run(self._few.inputs), 1)
+        except (RuntimeError, IndexError, AttributeError):
+            return False
+        return torch.allclose(
+            tried, self._plain, rtol=self._tolerance, atol=self._tolerance * float(self._plain.abs().max())
+        )
 
     def replacements(self, rows: Rows, copies: int) -> list[tuple[nn.Module, Forward]]:
         """What to patch for a forward of ``copies`` candidates on these rows."""
@@ -73,7 +102,12 @@ class Readout:
             weight = self.head.weight[rows.columns]
             bias = None if self.head.bias is None else self.head.bias[rows.columns]
             replacements.append((self.head, lambda x: nn.functional.linear(x, weight, bias)))
-        return replacements
+
+        def thin(module: nn.Module) -> tuple[nn.Module, Forward]:
+            whole = module.forward
+            return module, lambda x: whole(x[row, positions] if x.dim() == 3 and x.shape[1] > 1 else x)
+
+        return replacements + [thin(module) for module in self.thin]
 
     def read(self, rows: Rows, output: Any, copies: int) -> Tensor:
         """(copies, R, C) label logits, (copies, R) mean log-probabilities or (copies, R, H) pooled vectors, float32."""
