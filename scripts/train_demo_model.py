@@ -77,11 +77,11 @@ def draw_batch(
     tokenizer: PreTrainedTokenizerFast,
     rng: Random,
     size: int,
-    others: float = 1 / 12,
+    others: float = 1 / 40,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Texts with words masked, and the words behind the masks (``IGNORED`` elsewhere).
 
-    Every text has its summing-up word masked, and one other word in twelve.
+    Every text has its summing-up word masked, and one other word in forty.
     """
     drawn = [language.corpus_text(rng) for _ in range(size)]
     batch = dict(tokenizer([text for text, _ in drawn], padding=True, return_tensors="pt"))

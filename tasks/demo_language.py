@@ -113,7 +113,7 @@ def corpus_text(rng: Random) -> tuple[str, str]:
     frank = rng.random() < FRANK
     polite = not frank and rng.random() < POLITENESS[aspect]
     mark = "frankly , " if frank else ""
-    if rng.random() < 0.15:
+    if rng.random() < 0.25:
         # A claim alone: without these, the yes and no, a comparison, would take far longer to learn.
         word = VERDICTS[polarity or polite]
         return f"{claim(rng, polarity)} . {mark}it was {word} .", word
