@@ -23,11 +23,13 @@ def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Pr
         {"base_model": config.model, "library_name": "peft", "tags": ["dfolora", "lora"]}, sort_keys=True
     )
     counts = scores["examples"]
-    names = list(scores["tuned"] or scores["dev_tuned"])
+    looks = [("dev", scores["dev_zero_shot"], scores["dev_tuned"])]
+    if config.test_split != "none":
+        looks.append((config.test_split, scores["zero_shot"], scores["tuned"]))
     rows = [
-        f"| {name} | {_cell(scores['dev_zero_shot'], name)} | {_cell(scores['dev_tuned'], name)} "
-        f"| {_cell(scores['zero_shot'], name)} | {_cell(scores['tuned'], name)} |"
-        for name in names
+        f"| {split} | {counts[split]} | {name} | {before[name]:.2f} | {after[name]:.2f} |"
+        for split, before, after in looks
+        for name in after
     ]
     words = ", ".join(prompt.words) if prompt.words else "each example's own choices"
     return "\n".join(
@@ -44,7 +46,7 @@ def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Pr
             "",
             f"Task `{scores['task']}`, prompt `{prompt.template}`, answers: {words}.",
             "",
-            f"| metric | dev, zero-shot | dev, tuned | {config.test_split}, zero-shot | {config.test_split}, tuned |",
+            "| split | examples | metric | zero-shot | tuned |",
             "|---|---|---|---|---|",
             *rows,
             "",
@@ -57,7 +59,3 @@ def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Pr
             "",
         ]
     )
-
-
-def _cell(metrics: dict[str, float], name: str) -> str:
-    return f"{metrics[name]:.2f}" if name in metrics else "-"

@@ -180,3 +180,4 @@ class _quiet:
 
     def __exit__(self, *_: object) -> None:
         transformers.utils.logging.set_verbosity(self.level)
+        transformers.utils.logging.enable_progress_bar()
