@@ -157,8 +157,16 @@ def test_the_card_says_what_was_measured() -> None:
     card = model_card(config, scores, "causal", Prompt("{premise} {mask}", ("Yes", "No")))
     head = yaml.safe_load(card.split("---\n")[1])
     assert head == {"base_model": "org/model", "library_name": "peft", "tags": ["dfolora", "lora"]}
-    assert "| accuracy | 50.00 | 75.00 | 48.21 | 71.43 |" in card
-    assert "| f1 | 40.00 | 70.50 | 33.33 | 50.00 |" in card
+    for row in (
+        "| dev | 31 | accuracy | 50.00 | 75.00 |",
+        "| dev | 31 | f1 | 40.00 | 70.50 |",
+        "| test | 56 | accuracy | 48.21 | 71.43 |",
+        "| test | 56 | f1 | 33.33 | 50.00 |",
+    ):
+        assert row in card.splitlines()
+    untested = replace(config, test_split="none")
+    scores |= {"examples": {"train": 32, "dev": 31, "none": 0}, "zero_shot": {}, "tuned": {}}
+    assert "none" not in model_card(untested, scores, "causal", Prompt("{premise} {mask}", ("Yes", "No")))
     assert "`superglue/cb`, prompt `{premise} {mask}`, answers: Yes, No." in card
     assert "32 examples (1234 token-layers)" in card
     assert "AutoModelForCausalLM" in card
