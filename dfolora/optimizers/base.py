@@ -6,6 +6,7 @@ Shape letters: P population, d dimension of the searched space.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,7 +22,7 @@ Points = NDArray[np.float64]
 _HOPELESS = 1e20
 
 
-class Optimizer:
+class Optimizer(ABC):
     """A black-box minimiser over R^d that starts at zero. Subclasses fill in ``_ask``, ``_tell`` and ``_incumbent``.
 
     Inside, everything is float64 numpy; outside, float32 torch on the CPU. What a subclass is told are the very float32
@@ -142,17 +143,17 @@ class Optimizer:
         fresh = self.rng.uniform(-self.bound, self.bound, points.shape)
         return np.where(np.abs(points) > self.bound, fresh, points)
 
+    @abstractmethod
     def _ask(self) -> Points:
         """(P, d)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _tell(self, points: Points, losses: Points) -> None:
         """(P, d) as evaluated and (P,), all finite."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _incumbent(self) -> Points:
         """(d,), after a tell with a finite loss."""
-        raise NotImplementedError
 
 
 def _largest_float32(bound: float | None) -> float:
