@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dfolora.config import EvaluateConfig, ModelConfig, TuneConfig, build, flag, read_yaml
+from dfolora.config import BenchConfig, EvaluateConfig, ModelConfig, TuneConfig, build, flag, read_yaml
 from dfolora.errors import UserError, unknown
 
 SYNTHETIC = (
@@ -47,6 +47,7 @@ def _parser() -> _Parser:
     for name, kind, text in (
         ("tune", TuneConfig, "tune an adapter; with nothing given, the embedded demo"),
         ("evaluate", EvaluateConfig, "score a saved adapter, or a model as it is"),
+        ("bench", BenchConfig, "measure how fast a population is scored, in units of plain inference"),
     ):
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.add_argument("--config", metavar="FILE", help="YAML file with any of these flags; flags win")
@@ -83,6 +84,8 @@ def _run(argv: list[str]) -> int:
         return _tune(given, as_json)
     if command == "evaluate":
         return _evaluate(given, as_json)
+    if command == "bench":
+        return _bench(given, as_json)
     return _tasks(as_json) if command == "tasks" else _optimizers(as_json)
 
 
@@ -140,6 +143,38 @@ def _evaluate(given: dict[str, Any], as_json: bool) -> int:
     return 0
 
 
+def _bench(given: dict[str, Any], as_json: bool) -> int:
+    from dfolora.bench import CASES, SHAPES, bench
+    from dfolora.progress import bench_table
+    from dfolora.scoring import Scorer
+
+    values = _merged(BenchConfig, given)
+    case = values.get("case") or ""
+    if case and case not in CASES:
+        raise unknown("--case", case, CASES)
+    config = build(BenchConfig, {**CASES.get(case, {}), **values})
+    if config.shape and config.shape not in SHAPES:
+        raise unknown("--shape", config.shape, SHAPES)
+    if bool(config.shape) == bool(config.model):
+        raise UserError("--case, --shape or --model: which one to measure? one of the three")
+    encode = None
+    if config.task or config.train_file:
+        if config.shape:
+            raise UserError(f"--task: the {config.shape} shape has no tokenizer; give --model, or --lengths")
+        task, examples = _task(config)
+        train = examples("train")
+
+        def encode(language_model: Any) -> Any:
+            return Scorer(language_model, task, config.max_length).encode(train)
+
+    measured = bench(config, encode, say=lambda line: print(line, file=sys.stderr))
+    if as_json:
+        print(json.dumps(measured))
+    else:
+        bench_table(measured)
+    return 0
+
+
 def _tasks(as_json: bool) -> int:
     from dfolora import tasks
 
@@ -167,7 +202,7 @@ def _merged(kind: type[ModelConfig], given: dict[str, Any]) -> dict[str, Any]:
     path = given.pop("config")
     values = {name.replace("-", "_"): value for name, value in read_yaml(path).items()} if path else {}
     own = {field.name for field in dataclasses.fields(kind)}
-    others = {field.name for other in (TuneConfig, EvaluateConfig) for field in dataclasses.fields(other)}
+    others = {field.name for other in (TuneConfig, EvaluateConfig, BenchConfig) for field in dataclasses.fields(other)}
     for name in values:
         if name not in others:
             raise unknown(f"--config {path}", name, own)

@@ -134,6 +134,30 @@ class EvaluateConfig(ModelConfig):
     split: str = option("test", "train, dev (dev32) or test (val)")
 
 
+@dataclass(frozen=True)
+class BenchConfig(ModelConfig):
+    """What ``bench`` measures. A named case fills in what was not given."""
+
+    case: str = option("", "settings that are reported by name: cpu-roberta12, cpu-llama12, cpu-fewglue, gpu-...")
+    shape: str = option("", "a model of a known size with random weights, such as roberta-large; or give --model")
+    examples: int = option(32, "N: sequences per candidate, where no task is named")
+    tokens: int = option(64, "T: tokens per sequence, where no task is named")
+    lengths: str = option(
+        "", "instead of --examples and --tokens: few-shot lengths of rte, cb, boolq, separated by commas"
+    )
+    population: int = option(20, "P: candidates per generation")
+    rank: int = option(4, "rank of the LoRA modules")
+    layers: str = option("", "layers of the sweep, separated by commas; nothing: all")
+    repetitions: int = option(5, "interleaved repetitions; ratios are their medians")
+    threads: int = option(1, "threads on a CPU; with 1, processor time is measured instead of the clock")
+    levers: bool = option(False, "measure the layer-wise row without each saving as well")
+
+    def check(self) -> None:
+        super().check()
+        for name in ("examples", "tokens", "population", "rank", "repetitions", "threads"):
+            _at_least(self, name, 1)
+
+
 def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 

@@ -114,3 +114,26 @@ class Display:
 def _clock(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}" if minutes >= 60 else f"{minutes}:{second:02d}"
+
+
+def bench_table(measured: dict[str, Any]) -> None:
+    """Print what ``bench`` measured, on standard output."""
+    title = f"{measured['case'] or measured['model']}, {measured['dtype']}, {measured['device']}"
+    table = Table(title=title, box=None)
+    for column in ("row", "x pure", "spread", "candidates/s", "utilisation", "peak MiB"):
+        table.add_column(column, justify="left" if column == "row" else "right")
+    for row in measured["rows"]:
+        table.add_row(
+            row["name"], f"{row['ratio_to_pure']:.2f}", f"{row['ratio_spread']:.2f}",
+            f"{row['candidates_per_second']:.1f}", f"{row['utilisation']:.0%}",
+            f"{row['peak_memory_bytes'] / 2**20:.1f}",
+        )  # fmt: skip
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{measured['population']} candidates x {measured['sequences']} sequences, {measured['padded_tokens']} tokens "
+        f"padded, {measured['real_tokens']} real; optimizer ({measured['optimizer']}): "
+        f"{measured['optimizer_share']:.1%} of a generation"
+    )
+    if measured["kendall_tau_to_float32"] is not None:
+        console.print(f"ranks against float32: Kendall tau {measured['kendall_tau_to_float32']:.3f}")

@@ -101,6 +101,8 @@ class BlockOrder:
             for module, calls in outputs[2].items()
         ]
         self.index = {block.name: position for position, block in enumerate(self.blocks)}
+        self.stem = _stem(model, tuple(stacks), self.blocks[0].module, run)
+        self.skip_stem = False
 
     def resume(self, prefix: Prefix, copies: int) -> list[tuple[nn.Module, Any]]:
         """Replacements that skip the blocks below ``prefix.depth`` and return the cached outputs instead."""
@@ -115,7 +117,12 @@ class BlockOrder:
             # is overwritten, and the shapes are right throughout.
             return lambda *args, **kwargs: tiled[stack]
 
-        return [(block.module, answer(block.stack)) for block in self.blocks[: prefix.depth]]
+        skipped = [(block.module, answer(block.stack)) for block in self.blocks[: prefix.depth]]
+        if prefix.depth and self.skip_stem:
+            output = tiled[self.blocks[0].stack]
+            states = output[0] if isinstance(output, tuple) else output  # of the right shape; nobody reads it
+            skipped += [(module, lambda *args, **kwargs: states) for module in self.stem]
+        return skipped
 
     def advance(self, prefix: Prefix, depth: int, run: Callable[[], Any]) -> Prefix:
         """Run blocks ``prefix.depth`` to ``depth`` once, on plain rows, and keep what the blocks below ``depth`` give.
@@ -154,6 +161,37 @@ class Prefix:
 
     depth: int
     outputs: dict[str, Output]
+
+
+def _stem(model: nn.Module, stacks: tuple[str, ...], first: nn.Module, run: Callable[[int], Any]) -> list[nn.Module]:
+    """Outermost modules that run once, before the first block, and give a tensor of the shape of what it reads."""
+
+    def is_outside(name: str) -> bool:  # neither within a stack nor around one
+        return all(
+            not f"{name}.".startswith(f"{stack}.") and not f"{stack}.".startswith(f"{name}.") for stack in stacks
+        )
+
+    outside = {name: module for name, module in model.named_modules() if name and is_outside(name)}
+    given: dict[nn.Module, list[Any]] = {}
+    wanted: list[torch.Size] = []
+
+    def watch(module: nn.Module) -> tuple[nn.Module, Any]:
+        forward = module.forward
+
+        def record(*args: Any, **kwargs: Any) -> Any:
+            if module is first:
+                wanted.append(next(part.shape for part in (*args, *kwargs.values()) if isinstance(part, Tensor)))
+            output = forward(*args, **kwargs)
+            # None, too, for whatever runs once the first block has: its shape is not looked at.
+            given.setdefault(module, []).append(output.shape if isinstance(output, Tensor) and not wanted else None)
+            return output
+
+        return module, record
+
+    with patched([watch(module) for module in (*outside.values(), first)]):
+        run(2)
+    found = {name: module for name, module in outside.items() if given.get(module) == wanted}
+    return [module for name, module in found.items() if not any(name.startswith(f"{outer}.") for outer in found)]
 
 
 def _row_dimensions(two: Output, three: Output) -> tuple[bool, ...]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dfolora.adapter import Adapter, Factors
 from dfolora.engine.blocks import BlockOrder, Prefix
+from dfolora.engine.levers import Levers
 from dfolora.engine.lora import incumbent_forward, population_forward, shared_forward
 from dfolora.engine.patch import Forward, Stop, patched
 from dfolora.engine.readout import Readout
@@ -32,6 +33,7 @@ _LINEAR = ("Linear", "Conv1D")
 class _Bucket:
     rows: Rows
     index: Tensor  # positions of its rows in the whole batch
+    inputs: dict[str, Tensor]  # what the model is called with
     prefix: Prefix
     versions: list[int]
 
@@ -44,38 +46,44 @@ class Engine:
         forwards: model forwards so far.
     """
 
-    def __init__(self, adapter: Adapter, rows: Rows, chunk_tokens: int = 0) -> None:
+    def __init__(self, adapter: Adapter, rows: Rows, chunk_tokens: int = 0, levers: Levers | None = None) -> None:
         """Watch the model run once and cut the batch into length buckets.
 
         Args:
             adapter: the model with its LoRA modules.
             rows: the batch.
             chunk_tokens: most padded tokens in one forward; 0 takes the default of the device.
+            levers: which savings to use; None: all of them.
         """
         self.adapter = adapter
         self.model = adapter.model
+        self.levers = levers or Levers()
         device = next(self.model.parameters()).device
         self.chunk_tokens = chunk_tokens or CHUNK_TOKENS.get(device.type, CHUNK_TOKENS["cuda"])
         self.rows = rows.to(device)
         self.token_layers = 0
         self.forwards = 0
         overhead = LAUNCH_TOKENS.get(device.type, LAUNCH_TOKENS["cuda"])
-        cuts = buckets(rows.lengths.tolist(), max(self.chunk_tokens // 4, 1), overhead)
-        empty = Prefix(0, {})
-        index = [torch.tensor(cut, device=device) for cut in cuts]
+        cuts = [list(range(rows.count))]
+        if self.levers.buckets:
+            cuts = buckets(rows.lengths.tolist(), max(self.chunk_tokens // 4, 1), overhead)
         self._shared: dict[int, frozenset[str]] = {}  # by layer, found when it is first tuned
-        self._buckets = [_Bucket(self.rows.take(cut), cut, empty, []) for cut in index]
         with torch.inference_mode():
             # The longest rows: on rows of one token every position would look like the answer's.
             longest = self.rows.lengths.argsort(descending=True, stable=True)[:3]
-            self.readout = Readout(self.model, self.rows.take(longest), self._forward)
+            self.readout = Readout(self.model, self.rows.take(longest), self._forward, self.levers)
             self.order = BlockOrder(self.model, self._probe, [layer.name for layer in adapter.layers])
-            if self.order.resumable:
+            if self.order.resumable and self.levers.last_block:
                 adapted = {
                     module for layer in adapter.layers for m in layer.modules.values() for module in m.lora.modules()
                 }
                 self.readout.thin_out(self.order.blocks[-1].module, adapted)
             self._block_of = [self.order.index[layer.name] for layer in adapter.layers]
+            if self.order.resumable and self.levers.prefix and len(self.order.blocks) > 1:
+                self._try_to_skip_stem(self.rows.take(longest))
+            unmasked = self.levers.no_mask and self.readout.ignores_full_mask(self.rows.take(longest[:1]))
+        index = [torch.tensor(cut, device=device) for cut in cuts]
+        self._buckets = [self._bucket(self.rows.take(cut), cut, unmasked) for cut in index]
 
     @torch.inference_mode()
     def scores(self, layer: int | None, factors: Factors) -> Tensor:
@@ -111,11 +119,34 @@ class Engine:
     def reset_counts(self) -> None:
         self.token_layers = self.forwards = 0
 
+    def _try_to_skip_stem(self, few: Rows) -> None:
+        """Leave the embeddings out of resumed runs where that changes nothing: some models read them again later."""
+        prefix = self.order.advance(Prefix(0, {}), 1, lambda: self._forward(few.inputs))
+
+        def read() -> Tensor:
+            with patched([*self.order.resume(prefix, 2), *self.readout.replacements(few, 2)]):
+                output = self._forward({name: tensor.repeat(2, 1) for name, tensor in few.inputs.items()})
+            return self.readout.read(few, output, 2)
+
+        expected = read()
+        self.order.skip_stem = True
+        try:
+            self.order.skip_stem = self.readout.close(read(), expected)
+        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+            self.order.skip_stem = False
+
+    def _bucket(self, rows: Rows, index: Tensor, unmasked: bool) -> _Bucket:
+        inputs = dict(rows.inputs)
+        if unmasked and bool(inputs["attention_mask"].all()):
+            del inputs["attention_mask"]
+        return _Bucket(rows, index, inputs, Prefix(0, {}), [])
+
     def _all_buckets(self, layer: int | None, factors: Factors, population: int) -> Tensor:
         readings: Tensor | None = None
         for bucket in self._buckets:
             tokens = bucket.rows.count * int(bucket.rows.lengths.max())
-            chunk = max(1, min(population, self.chunk_tokens // tokens))
+            chunks = -(-population // max(1, self.chunk_tokens // tokens))
+            chunk = -(-population // chunks)  # of equal size: a short last one wastes what a launch costs
             for start in range(0, population, chunk):
                 part = {name: (a[start : start + chunk], b[start : start + chunk]) for name, (a, b) in factors.items()}
                 copies = min(chunk, population - start)
@@ -130,12 +161,12 @@ class Engine:
         """One forward of ``copies`` candidates on a bucket, resumed at the tuned layer where that is possible."""
         prefix = Prefix(0, {})
         shared: frozenset[str] = frozenset()
-        if layer is not None and self.order.resumable:
+        if layer is not None and self.order.resumable and self.levers.prefix:
             prefix = self._prefix(bucket, self._block_of[layer])
             if layer not in self._shared:
-                self._shared[layer] = self._find_shared(layer)
+                self._shared[layer] = self._find_shared(layer) if self.levers.shared else frozenset()
             shared = self._shared[layer]
-        inputs = {name: tensor.repeat(copies, 1) for name, tensor in bucket.rows.inputs.items()}
+        inputs = {name: tensor.repeat(copies, 1) for name, tensor in bucket.inputs.items()}
         readers = self.readout.replacements(bucket.rows, copies)
         with patched([*self._lora(factors, shared, copies), *self.order.resume(prefix, copies), *readers]):
             output = self._forward(inputs)
@@ -154,7 +185,7 @@ class Engine:
         if bucket.prefix.depth < depth:
             self._count(bucket.rows, 1, bucket.prefix.depth, depth)
             with patched(self._lora({}, frozenset(), 1)):
-                bucket.prefix = self.order.advance(bucket.prefix, depth, lambda: self._forward(bucket.rows.inputs))
+                bucket.prefix = self.order.advance(bucket.prefix, depth, lambda: self._forward(bucket.inputs))
             bucket.versions = [self.adapter.versions[i] for i, block in enumerate(self._block_of) if block < depth]
         return bucket.prefix
 

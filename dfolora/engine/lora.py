@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dfolora.adapter import LoraModule
 
@@ -56,16 +56,22 @@ def incumbent_forward(module: LoraModule, active: bool) -> Callable[..., Tensor]
     """A forward for ``module`` with the factors it holds now, or of the bare base where these add nothing."""
     base = module.lora.base_layer
     if not active:
-        return lambda x, *args, **kwargs: base(x)
+        return base.forward
     a, b = module.factors()
+    # One set of factors for many rows: W + B A costs less than a pass over the output, wherever rounding allows it.
+    mergeable = type(base) is nn.Linear and base.weight.dtype == torch.float32
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return base(x) + (x @ a.T.to(x.dtype)) @ b.T.to(x.dtype)
+        if mergeable and x.numel() > base.weight.numel():
+            return nn.functional.linear(x, torch.addmm(base.weight, b, a), base.bias)
+        y = base(x)
+        u = x.reshape(-1, x.shape[-1]) @ a.T.to(x.dtype)
+        return y.view(-1, y.shape[-1]).addmm_(u, b.T.to(x.dtype)).view(y.shape)
 
     return forward
 
 
-def shared_forward(linear: torch.nn.Module, population: int) -> Callable[..., Tensor]:
+def shared_forward(linear: nn.Module, population: int) -> Callable[..., Tensor]:
     """A forward for a plain linear map whose inputs are equal for all candidates (the tuned layer's value)."""
     original = linear.forward
 

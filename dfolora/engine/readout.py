@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfolora.engine.levers import Levers
 from dfolora.engine.patch import Forward, patched
 from dfolora.engine.rows import Rows
 
@@ -27,26 +28,31 @@ class Readout:
         thin: linear maps of the last block that compute the answer positions only.
     """
 
-    def __init__(self, model: Any, few: Rows, run: Callable[[dict[str, Tensor]], Any]) -> None:
+    def __init__(
+        self, model: Any, few: Rows, run: Callable[[dict[str, Tensor]], Any], levers: Levers | None = None
+    ) -> None:
         """Try the ways to read, cheapest first.
 
         Args:
             model: the unwrapped model.
             few: some rows to try on.
             run: one forward of the model.
+            levers: which savings may be tried; None: all.
         """
         self.backbone: nn.Module | None = None
         self.cut_head = False
         self.thin: list[nn.Module] = []
         self.head: Any = None
-        if few.sentences:
+        self._run = run
+        levers = levers or Levers()
+        self._tolerance = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.05
+        if few.sentences or not levers.answer_rows:
             return
         self.head = model.get_output_embeddings()
-        self._few, self._run = few, run
+        self._few = few
         self._plain = self.read(few, run(few.inputs), 1)
-        self._tolerance = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.05
         for backbone in _backbones(model):
-            for cut_head in (True, False):
+            for cut_head in (True, False) if levers.label_columns else (False,):
                 self.backbone, self.cut_head = backbone, cut_head
                 if cut_head and (few.columns is None or type(self.head) is not nn.Linear):
                     continue
@@ -80,9 +86,21 @@ class Readout:
                 tried = self.read(self._few, self._run(self._few.inputs), 1)
         except (RuntimeError, IndexError, AttributeError):
             return False
-        return torch.allclose(
-            tried, self._plain, rtol=self._tolerance, atol=self._tolerance * float(self._plain.abs().max())
-        )
+        return self.close(tried, self._plain)
+
+    def ignores_full_mask(self, row: Rows) -> bool:
+        """Whether one row, which has no padding, reads the same without its attention mask."""
+        inputs = {name: tensor for name, tensor in row.inputs.items() if name != "attention_mask"}
+        with patched(self.replacements(row, 1)):
+            expected = self.read(row, self._run(row.inputs), 1)
+            try:
+                return self.close(self.read(row, self._run(inputs), 1), expected)
+            except (RuntimeError, TypeError, ValueError, AttributeError):
+                return False
+
+    def close(self, tried: Tensor, expected: Tensor) -> bool:
+        """Whether two readings are equal up to rounding."""
+        return torch.allclose(tried, expected, rtol=self._tolerance, atol=self._tolerance * float(expected.abs().max()))
 
     def replacements(self, rows: Rows, copies: int) -> list[tuple[nn.Module, Forward]]:
         """What to patch for a forward of ``copies`` candidates on these rows."""

@@ -1,0 +1,253 @@
+"""Interleaved timing of all ways to score a population over a sweep of the layers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfolora import adapter as adapters
+from dfolora import models
+from dfolora.adapter import Adapter, Factors
+from dfolora.bench import cases, measure
+from dfolora.bench.ways import Way, ways
+from dfolora.config import BenchConfig
+from dfolora.engine import Engine, Rows
+from dfolora.errors import UserError, unknown
+from dfolora.models import LanguageModel
+from dfolora.objectives import cross_entropy
+from dfolora.optimizers import make_optimizer
+
+RELATIVE_STEP = 0.5  # a candidate's change of a module's output, in units of that output
+AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}  # of the scores' scale
+OPTIMIZER, OPTIMIZER_DIM = "cma", 500
+
+Report = Callable[[str], None]
+
+
+def bench(
+    config: BenchConfig, encode: Callable[[LanguageModel], Rows] | None = None, say: Report = lambda line: None
+) -> dict[str, Any]:
+    """Measure one case.
+
+    Args:
+        config: what to measure.
+        encode: gives the rows of a real task for the loaded model; None: random tokens of the lengths asked.
+        say: told what is going on.
+
+    Returns:
+        ``case, rows, optimizer_share`` and the settings; a row has ``name, ratio_to_pure, ratio_spread,
+        candidates_per_second, utilisation, peak_memory_bytes``. The spread is the largest ratio of a repetition minus
+        the smallest.
+
+    Raises:
+        UserError: a setting that cannot work; rows whose class scores differ.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    try:
+        return _bench(config, encode, say)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _bench(config: BenchConfig, encode: Callable[[LanguageModel], Rows] | None, say: Report) -> dict[str, Any]:
+    language_model = _model(config, config.dtype)
+    dtype, device = next(language_model.model.parameters()).dtype, language_model.device
+    batches = [encode(language_model)] if encode else _batches(config, language_model)
+    adapter = _adapted(language_model, config.rank)
+    layers = _layers(config, len(adapter.layers))
+    candidates = {layer: _candidates(adapter, layer, config.population) for layer in layers}
+    contenders = ways(adapter, batches, config.population, config.chunk_tokens, config.levers)
+    say("checking that all rows give the same class scores")
+    difference = _agreement(contenders, layers, candidates, adapter, AGREEMENT[dtype])
+    taken: dict[str, list[float]] = {way.name: [] for way in contenders}
+    speeds = []
+    tokens = Engine(adapter, batches[0], config.chunk_tokens).chunk_tokens
+    width = int(language_model.model.config.get_text_config().hidden_size)
+    for repetition in range(config.repetitions):
+        sweep = _sweep(contenders, layers, candidates, adapter, config.threads, device)
+        for name, value in sweep.items():
+            taken[name].append(value)
+        speeds.append(measure.product_speed(tokens, width, dtype, device, config.threads))
+        ratio = sweep["pure"] / sweep["layerwise"]
+        say(f"repetition {repetition + 1} of {config.repetitions}: layer-wise {ratio:.2f} x pure")
+    say("counting operations and memory")
+    middle = layers[len(layers) // 2]
+    rows = []
+    for way in contenders:
+        ratios = [pure / own for pure, own in zip(taken["pure"], taken[way.name], strict=True)]
+        at = layers if way.every_layer and way.adapted else [middle]
+        flops = statistics.mean(_over(way, layer, candidates, measure.operations) for layer in at)
+        rates = [flops / own / speed for own, speed in zip(taken[way.name], speeds, strict=True)]
+        rows.append({
+            "name": way.name,
+            "ratio_to_pure": statistics.median(ratios),
+            "ratio_spread": max(ratios) - min(ratios),
+            "candidates_per_second": config.population / statistics.median(taken[way.name]),
+            "utilisation": statistics.median(rates),
+            "peak_memory_bytes": _over(way, layers[0], candidates, lambda run: measure.peak_bytes(run, device)),
+        })  # fmt: skip
+    generation = statistics.median(taken["layerwise"])
+    optimizer = _optimizer_seconds(config.population, config.threads)
+    return {
+        "case": config.case,
+        "rows": rows,
+        "optimizer_share": optimizer / (optimizer + generation),
+        "optimizer": f"{OPTIMIZER}, d = {OPTIMIZER_DIM}",
+        "kendall_tau_to_float32": _rank_agreement(config, adapter, batches, contenders, candidates, say),
+        "score_difference": difference,
+        "model": config.shape or config.model,
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": config.threads,
+        "population": config.population,
+        "sequences": sum(rows.count for rows in batches),
+        "padded_tokens": sum(rows.inputs["input_ids"].numel() for rows in batches),
+        "real_tokens": sum(int(rows.lengths.sum()) for rows in batches),
+        "chunk_tokens": tokens,
+        "layers": layers,
+        "repetitions": config.repetitions,
+        "product_flops_per_second": statistics.median(speeds),
+        "torch": torch.__version__,
+    }
+
+
+def _model(config: BenchConfig, dtype: str) -> LanguageModel:
+    if config.shape:
+        device = models.pick_device(config.device)
+        return cases.build(config.shape, models.pick_dtype(dtype, device), device)
+    return models.load(config.model, config.kind, dtype, config.device, config.trust_remote_code)
+
+
+def _batches(config: BenchConfig, language_model: LanguageModel) -> list[Rows]:
+    if language_model.kind not in ("masked", "causal"):
+        raise UserError(f"--task: a {language_model.kind} model is measured on a real task; name one")
+    lengths: list[list[int]] = [[config.tokens] * config.examples]
+    if config.lengths:
+        lengths = []
+        for name in config.lengths.split(","):
+            if name not in cases.FEWGLUE_LENGTHS:
+                raise unknown("--lengths", name, cases.FEWGLUE_LENGTHS)
+            lengths.append(list(cases.FEWGLUE_LENGTHS[name]))
+    vocabulary = int(language_model.model.get_input_embeddings().weight.shape[0])
+    return [cases.batch(each, vocabulary, seed) for seed, each in enumerate(lengths)]
+
+
+def _adapted(language_model: LanguageModel, rank: int) -> Adapter:
+    """An adapter in every layer, as in the middle of a search."""
+    adapter = adapters.attach(language_model, rank)
+    for layer in range(len(adapter.layers)):
+        adapter.write(layer, _candidates(adapter, layer, 1))
+    return adapter
+
+
+def _candidates(adapter: Adapter, layer: int, population: int) -> Factors:
+    """Random factors as most subspaces give them: one A for all candidates, a B for each."""
+    factors = {}
+    generator = torch.Generator().manual_seed(layer)
+    for name, module in adapter.layers[layer].modules.items():
+        own_a, own_b = module.factors()
+        rank, width = own_a.shape
+        a = torch.randn(1, rank, width, generator=generator) / width**0.5
+        b = torch.randn(population, *own_b.shape, generator=generator)
+        b *= RELATIVE_STEP * float(module.weight.norm(dim=1).mean()) / rank**0.5
+        factors[name] = (a.to(own_a).expand(population, -1, -1), b.to(own_b))
+    return factors
+
+
+def _layers(config: BenchConfig, count: int) -> list[int]:
+    if not config.layers:
+        return list(range(count))
+    try:
+        chosen = sorted({int(layer) for layer in config.layers.split(",")})
+    except ValueError as error:
+        raise UserError(f"--layers: {config.layers!r} is not a list of layers such as 0,4,8") from error
+    if not 0 <= chosen[0] <= chosen[-1] < count:
+        raise UserError(f"--layers: {config.layers!r} is outside the model's layers, 0 to {count - 1}")
+    return chosen
+
+
+def _agreement(
+    contenders: Sequence[Way], layers: Sequence[int], candidates: dict[int, Factors], adapter: Adapter, limit: float
+) -> float:
+    """The largest difference of class scores from those of one candidate at a time, in units of their scale."""
+    worst = 0.0
+    truth = next(way for way in contenders if way.name == "sequential")
+    for layer in (layers[0], layers[-1]):
+        expected = truth.score(layer, candidates[layer])
+        for way in contenders:
+            if way.adapted:
+                worst = max(worst, _difference(way, way.score(layer, candidates[layer]), expected, limit))
+    kept = adapter.state()
+    adapter.clear()
+    nothing = {name: (a, torch.zeros_like(b)) for name, (a, b) in candidates[layers[0]].items()}
+    expected = truth.score(layers[0], nothing)
+    for way in contenders:
+        worst = max(worst, _difference(way, way.score(layers[0], nothing), expected, limit))
+    adapter.restore(kept)
+    return worst
+
+
+def _difference(way: Way, scores: Tensor, expected: Tensor, limit: float) -> float:
+    difference = float((scores - expected).abs().max() / expected.abs().max())
+    if not difference < limit:
+        raise UserError(f"bench: {way.name} gives other class scores than one candidate at a time, by {difference:.1e}")
+    return difference
+
+
+def _sweep(
+    contenders: Sequence[Way], layers: Sequence[int], candidates: dict[int, Factors], adapter: Adapter, threads: int,
+    device: torch.device,
+) -> dict[str, float]:  # fmt: skip
+    """Seconds of a generation, averaged over an ascending sweep in which every incumbent moves."""
+    taken: dict[str, list[float]] = {way.name: [] for way in contenders}
+    for index, layer in enumerate(layers):
+        for way in contenders:
+            if way.every_layer or index % max(1, len(layers) // 3) == 0:
+                run = lambda way=way, layer=layer: way.score(layer, candidates[layer])  # noqa: E731
+                taken[way.name].append(measure.seconds(run, device, threads))
+        adapter.write(layer, adapter.read(layer))
+    return {name: statistics.mean(values) for name, values in taken.items()}
+
+
+def _over(way: Way, layer: int, candidates: dict[int, Factors], counter: Callable[[Callable[[], Any]], int]) -> int:
+    return counter(lambda: way.score(layer, candidates[layer]))
+
+
+def _optimizer_seconds(population: int, threads: int) -> float:
+    """Mean seconds of one ask and tell."""
+    optimizer = make_optimizer(OPTIMIZER, OPTIMIZER_DIM, population=population)
+    generator = torch.Generator().manual_seed(0)
+    rounds = 60  # long enough for a few eigendecompositions
+
+    def run() -> None:
+        for _ in range(rounds):
+            optimizer.tell(torch.rand(len(optimizer.ask()), generator=generator))
+
+    return measure.seconds(run, torch.device("cpu"), threads) / rounds
+
+
+def _rank_agreement(
+    config: BenchConfig, adapter: Adapter, batches: Sequence[Rows], contenders: Sequence[Way],
+    candidates: dict[int, Factors], say: Report,
+) -> float | None:  # fmt: skip
+    """Mean Kendall tau over layers of the candidates' losses against the same candidates in float32."""
+    own = next(adapter.model.parameters())
+    if own.dtype == torch.float32:
+        return None
+    say("ranking the same candidates in float32")
+    layerwise = next(way for way in contenders if way.name == "layerwise")
+    exact_adapter = adapters.attach(_model(config, "float32"), config.rank)
+    exact_adapter.restore(adapter.state())
+    engines = [Engine(exact_adapter, rows, config.chunk_tokens) for rows in batches]
+    labels = torch.cat([cases.labels(rows, seed) for seed, rows in enumerate(batches)]).to(own.device)
+    taus = []
+    for layer, factors in candidates.items():
+        exact = torch.cat([engine.scores(layer, factors) for engine in engines], 1)
+        ours = layerwise.score(layer, factors)
+        taus.append(measure.kendall_tau(cross_entropy(ours, labels), cross_entropy(exact, labels)))
+    return statistics.mean(taus)

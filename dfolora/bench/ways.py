@@ -1,0 +1,115 @@
+"""The ways to score one population that are compared. All of them give the same losses for the same candidates."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dfolora.adapter import Adapter, Factors
+from dfolora.engine import Engine, Levers, Rows, SequentialEngine
+from dfolora.engine.patch import Forward
+
+
+@dataclass
+class Way:
+    """One way to score a population.
+
+    Attributes:
+        name: the row's name.
+        score: (layer, its factors) -> class scores (P, N, C), float32.
+        every_layer: whether it is timed at every layer of a sweep; three of them do where the cost is always the same.
+        adapted: False for the row that runs the model without adapters.
+    """
+
+    name: str
+    score: Callable[[int, Factors], Tensor]
+    every_layer: bool = False
+    adapted: bool = True
+
+
+class PureEngine(Engine):
+    """Plain batched inference: the padded batch once per candidate, no adapters, the head at one position."""
+
+    def __init__(self, adapter: Adapter, rows: Rows, chunk_tokens: int = 0) -> None:
+        super().__init__(adapter, rows, chunk_tokens, dataclasses.replace(Levers.none(), answer_rows=True))
+
+    def _lora(self, factors: Factors, shared: frozenset[str], copies: int) -> list[tuple[nn.Module, Forward]]:
+        modules = [module.lora for layer in self.adapter.layers for module in layer.modules.values()]
+        return [(module, module.base_layer.forward) for module in modules]
+
+
+class MixedBatchEngine(Engine):
+    """PEFT's own batches of mixed adapters: a named adapter per candidate, the whole model, the full head.
+
+    Args:
+        adapter, rows, chunk_tokens: as for ``Engine``.
+        population: P; as many adapters are added to the PEFT model and stay there.
+    """
+
+    def __init__(self, adapter: Adapter, rows: Rows, chunk_tokens: int, population: int) -> None:
+        super().__init__(adapter, rows, chunk_tokens, Levers.none())
+        self._names = [f"candidate{p}" for p in range(population)]
+        config = adapter.peft_model.peft_config["default"]
+        for name in self._names:
+            if name not in adapter.peft_model.peft_config:
+                adapter.peft_model.add_adapter(name, config)
+        adapter.peft_model.requires_grad_(False)
+
+    @torch.inference_mode()
+    def scores(self, layer: int | None, factors: Factors) -> Tensor:
+        for index, own in enumerate(self.adapter.layers):
+            for name, module in own.modules.items():
+                for p, candidate in enumerate(self._names):
+                    a, b = module.factors() if index != layer else (part[p] for part in factors[name])
+                    module.lora.lora_A[candidate].weight.copy_(a)
+                    module.lora.lora_B[candidate].weight.copy_(b)
+        rows, population = self.rows, len(self._names)
+        chunk = max(1, self.chunk_tokens // rows.inputs["input_ids"].numel())
+        readings = []
+        for start in range(0, population, chunk):
+            names = [name for name in self._names[start : start + chunk] for _ in range(rows.count)]
+            copies = len(names) // rows.count
+            inputs = {name: tensor.repeat(copies, 1) for name, tensor in rows.inputs.items()}
+            output = self.adapter.peft_model(**inputs, adapter_names=names)
+            readings.append(self.readout.read(rows, output, copies))
+        return rows.assemble(torch.cat(readings))
+
+
+def ways(adapter: Adapter, batches: Sequence[Rows], population: int, chunk_tokens: int, levers: bool) -> list[Way]:
+    """Every row of the table.
+
+    Args:
+        adapter: the model with its adapter.
+        batches: what each candidate is scored on.
+        population: P.
+        chunk_tokens: most padded tokens in one forward, for all rows but the sequential one.
+        levers: whether to add the layer-wise row without each saving.
+    """
+
+    def over(engines: Sequence[Engine]) -> Callable[[int | None, Factors], Tensor]:
+        return lambda layer, factors: torch.cat([engine.scores(layer, factors) for engine in engines], 1)
+
+    def everywhere(layer: int, factors: Factors) -> Factors:
+        """Factors of all layers: the incumbents, but for one layer."""
+        own = {name: module.factors() for each in adapter.layers for name, module in each.modules.items()}
+        kept = {name: (a.expand(population, -1, -1), b.expand(population, -1, -1)) for name, (a, b) in own.items()}
+        return {**kept, **factors}
+
+    population_engines = [Engine(adapter, rows, chunk_tokens) for rows in batches]
+    joint, pure = over(population_engines), over([PureEngine(adapter, rows, chunk_tokens) for rows in batches])
+    found = [
+        Way("pure", pure, every_layer=True, adapted=False),
+        Way("layerwise", over([Engine(adapter, rows, chunk_tokens) for rows in batches]), every_layer=True),
+        Way("joint", lambda layer, factors: joint(None, everywhere(layer, factors))),
+        Way("sequential", over([SequentialEngine(adapter, rows) for rows in batches])),
+        Way("mixed-batch", over([MixedBatchEngine(adapter, rows, chunk_tokens, population) for rows in batches])),
+    ]
+    for name in Levers.names() if levers else ():
+        without = dataclasses.replace(Levers(), **{name: False})
+        engines = [Engine(adapter, rows, chunk_tokens, without) for rows in batches]
+        found.append(Way(f"layerwise-without-{name.replace('_', '-')}", over(engines), every_layer=True))
+    return found

@@ -1,0 +1,37 @@
+"""What the engine saves, saving by saving. All of it is exact; a benchmark switches one off to see what it is worth."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Levers:
+    """Which savings are used.
+
+    Attributes:
+        prefix: blocks below the tuned layer run once per visit, and candidates resume there.
+        shared: products of the tuned layer whose input is equal for all candidates run once.
+        answer_rows: only answer positions reach the head.
+        label_columns: only label tokens leave it.
+        last_block: the last block computes answer positions only.
+        buckets: rows are cut into batches of similar length.
+        no_mask: a batch without padding runs without an attention mask.
+    """
+
+    prefix: bool = True
+    shared: bool = True
+    answer_rows: bool = True
+    label_columns: bool = True
+    last_block: bool = True
+    buckets: bool = True
+    no_mask: bool = True
+
+    @classmethod
+    def names(cls) -> list[str]:
+        return [field.name for field in dataclasses.fields(cls)]
+
+    @classmethod
+    def none(cls) -> Levers:
+        return cls(**dict.fromkeys(cls.names(), False))

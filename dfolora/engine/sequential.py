@@ -1,0 +1,54 @@
+"""One candidate per forward of the PEFT model as it comes: the truth that the engine is held to, and its baseline."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dfolora.adapter import Adapter, Factors
+from dfolora.engine.engine import Engine
+from dfolora.engine.levers import Levers
+from dfolora.engine.rows import Rows
+
+
+class SequentialEngine(Engine):
+    """Scores like ``Engine``, with none of its savings: weights are written, the whole padded batch runs, full head.
+
+    Args:
+        adapter, rows: as for ``Engine``.
+        chunk_tokens: not used: a candidate is one forward.
+    """
+
+    def __init__(self, adapter: Adapter, rows: Rows, chunk_tokens: int = 0) -> None:
+        super().__init__(adapter, rows, chunk_tokens, Levers.none())
+
+    @torch.inference_mode()
+    def scores(self, layer: int | None, factors: Factors) -> Tensor:
+        """As ``Engine.scores``; the incumbents are what they were when it returns."""
+        own = self._own(factors)
+        before = [(part, part.clone()) for pair in own.values() for part in pair]
+        readings = []
+        try:
+            for p in range(next(iter(factors.values()))[0].shape[0]):
+                for name, pair in own.items():
+                    for part, candidates in zip(pair, factors[name], strict=True):
+                        part.copy_(candidates[p])
+                readings.append(self._read())
+        finally:
+            for part, kept in before:
+                part.copy_(kept)
+        return self.rows.assemble(torch.cat(readings))
+
+    @torch.inference_mode()
+    def incumbent_scores(self) -> Tensor:
+        return self.rows.assemble(self._read())[0]
+
+    def _own(self, factors: Factors) -> Factors:
+        modules = {name: module for layer in self.adapter.layers for name, module in layer.modules.items()}
+        return {name: modules[name].factors() for name in factors}
+
+    def _read(self) -> Tensor:
+        """(1, R, ...): the readings of the weights as they stand."""
+        output = self._forward(self.rows.inputs)
+        self._count(self.rows, 1, 0, len(self.order.blocks))
+        return self.readout.read(self.rows, output, 1)
