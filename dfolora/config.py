@@ -31,7 +31,9 @@ class ModelConfig:
     dtype: str = option("auto", "float32, bfloat16, float16; auto: float32 on a CPU, bfloat16 on a GPU")
     device: str = option("auto", "cpu, cuda, cuda:N; auto: a GPU where there is one")
     trust_remote_code: bool = option(False, "let the model repository's own Python code run")
-    chunk_tokens: int = option(0, "most padded tokens in one forward; 0: 2048 on a CPU, 32768 on a GPU")
+    chunk_tokens: int = option(
+        0, "most padded tokens in one forward; 0: 2048 on a CPU, 32768 on a GPU, less where memory is short"
+    )
     max_length: int = option(0, "most tokens per row; 0: the model's limit, 512 at most")
     data: str = option("", "folder with the task's files; nothing: from the Hub")
     shots: int = option(16, "examples per class, where a training set is drawn")
@@ -78,6 +80,9 @@ class TuneConfig(ModelConfig):
     sigma: float = option(0.1, "standard deviation of the first candidates")
     bound: float = option(0.0, "search within +-bound; 0: unbounded")
     incumbent: str = option("mean", "what a layer holds between visits: mean (of the search distribution) or best")
+    engine: str = option(
+        "batched", "batched; or sequential: one candidate a forward of the plain PEFT model, to compare"
+    )
     visit: int = option(1, "generations per visit of a layer")
     dev_every: int = option(0, "evaluations between looks at the dev set; 0: once per sweep")
     selection: str = option("incumbent", "what is looked at: incumbent, or sample (the release's last candidate)")
@@ -109,6 +114,7 @@ class TuneConfig(ModelConfig):
 
 
 _CHOICES = {
+    "engine": ("batched", "sequential"),
     "mode": ("layerwise", "joint"),
     "incumbent": ("mean", "best"),
     "selection": ("incumbent", "sample"),

@@ -19,7 +19,7 @@ from torch import Tensor
 from dfolora import statistics
 from dfolora.adapter import Adapter, Factors
 from dfolora.config import TuneConfig
-from dfolora.engine import Engine, Rows
+from dfolora.engine import Engine, Rows, SequentialEngine
 from dfolora.errors import UserError
 from dfolora.objectives import cross_entropy, make_objective
 from dfolora.optimizers import Optimizer, make_optimizer
@@ -74,7 +74,8 @@ class Tuner:
         rows = scorer.encode(train)
         dev_rows = scorer.encode(dev)
         self.data_checksum = _digest([rows, dev_rows])
-        self.engine = Engine(adapter, rows, config.chunk_tokens)
+        engine = SequentialEngine if config.engine == "sequential" else Engine
+        self.engine = engine(adapter, rows, config.chunk_tokens)
         self.dev_engine = Engine(adapter, dev_rows, config.chunk_tokens)
         device = self.engine.rows.owner.device
         self.labels, self.dev_labels = scorer.labels(train).to(device), scorer.labels(dev).to(device)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dfolora.adapter import Adapter, Factors
+from dfolora.engine import memory
 from dfolora.engine.blocks import BlockOrder, Prefix
 from dfolora.engine.levers import Levers
 from dfolora.engine.lora import incumbent_forward, population_forward, shared_forward
@@ -23,8 +24,7 @@ from dfolora.engine.patch import Forward, Stop, patched
 from dfolora.engine.readout import Readout
 from dfolora.engine.rows import Rows, buckets
 
-# Measured on 2 CPU cores: a chunk of 0.5k to 2k tokens stays in cache. A GPU wants enough to fill it.
-CHUNK_TOKENS = {"cpu": 2048, "cuda": 32768}
+# What one more forward costs, in tokens: the price of another length bucket.
 LAUNCH_TOKENS = {"cpu": 16, "cuda": 512}
 _LINEAR = ("Linear", "Conv1D")
 
@@ -52,14 +52,14 @@ class Engine:
         Args:
             adapter: the model with its LoRA modules.
             rows: the batch.
-            chunk_tokens: most padded tokens in one forward; 0 takes the default of the device.
+            chunk_tokens: most padded tokens in one forward; 0: what is fastest on the device and fits.
             levers: which savings to use; None: all of them.
         """
         self.adapter = adapter
         self.model = adapter.model
         self.levers = levers or Levers()
         device = next(self.model.parameters()).device
-        self.chunk_tokens = chunk_tokens or CHUNK_TOKENS.get(device.type, CHUNK_TOKENS["cuda"])
+        self.chunk_tokens = chunk_tokens or memory.chunk_tokens(self.model, device)
         self.rows = rows.to(device)
         self.token_layers = 0
         self.forwards = 0
@@ -74,10 +74,9 @@ class Engine:
             self.readout = Readout(self.model, self.rows.take(longest), self._forward, self.levers)
             self.order = BlockOrder(self.model, self._probe, [layer.name for layer in adapter.layers])
             if self.order.resumable and self.levers.last_block:
-                adapted = {
-                    module for layer in adapter.layers for m in layer.modules.values() for module in m.lora.modules()
-                }
-                self.readout.thin_out(self.order.blocks[-1].module, adapted)
+                last = self.order.blocks[-1]
+                own = [layer.modules.values() for layer in adapter.layers if layer.name == last.name]
+                self.readout.thin_out(last.module, [module.lora for modules in own for module in modules])
             self._block_of = [self.order.index[layer.name] for layer in adapter.layers]
             if self.order.resumable and self.levers.prefix and len(self.order.blocks) > 1:
                 self._try_to_skip_stem(self.rows.take(longest))
@@ -168,7 +167,11 @@ class Engine:
             shared = self._shared[layer]
         inputs = {name: tensor.repeat(copies, 1) for name, tensor in bucket.inputs.items()}
         readers = self.readout.replacements(bucket.rows, copies)
-        with patched([*self._lora(factors, shared, copies), *self.order.resume(prefix, copies), *readers]):
+        lora = [
+            (module, self.readout.answer_rows(module, forward, bucket.rows, copies))
+            for module, forward in self._lora(factors, shared, copies)
+        ]
+        with patched([*lora, *self.order.resume(prefix, copies), *readers]):
             output = self._forward(inputs)
         self._count(bucket.rows, copies, prefix.depth, len(self.order.blocks))
         return output

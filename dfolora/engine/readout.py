@@ -8,12 +8,13 @@ each way is tried on a few rows and kept only where it gives what the plain mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dfolora.engine.attention import answer_attention
 from dfolora.engine.levers import Levers
 from dfolora.engine.patch import Forward, patched
 from dfolora.engine.rows import Rows
@@ -26,6 +27,8 @@ class Readout:
         backbone: the module whose ``last_hidden_state`` is cut to the answer positions; None: none was found to work.
         cut_head: whether the head computes label tokens only.
         thin: linear maps of the last block that compute the answer positions only.
+        last: the last block, where its attention computes the answer positions only; None: it computes all.
+        unread: adapted linear maps of the last block of whose outputs only the answer positions are read (the query).
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class Readout:
         self.backbone: nn.Module | None = None
         self.cut_head = False
         self.thin: list[nn.Module] = []
+        self.last: nn.Module | None = None
+        self.unread: set[nn.Module] = set()
         self.head: Any = None
         self._run = run
         levers = levers or Levers()
@@ -60,7 +65,7 @@ class Readout:
                     return
         self.backbone, self.cut_head = None, False
 
-    def thin_out(self, last: nn.Module, skip: Collection[nn.Module]) -> None:
+    def thin_out(self, last: nn.Module, adapted: Collection[nn.Module]) -> None:
         """Let the last block compute the answer position only, one linear map after the other, where scores stay equal.
 
         A map's input is cut to the answer row; the residual that is added to its output broadcasts, which makes rows
@@ -69,20 +74,48 @@ class Readout:
 
         Args:
             last: the last block to run.
-            skip: modules to leave alone (those with an adapter).
+            adapted: its modules with an adapter; the parts of these are left alone.
         """
         if self.backbone is None or self._few.positions.shape[1] != 1:
             return
+        parts = {part for module in adapted for part in module.modules()}
         for module in last.modules():
-            if type(module).__name__ in ("Linear", "Conv1D") and module not in skip:
+            if type(module).__name__ in ("Linear", "Conv1D") and module not in parts:
                 self.thin.append(module)
                 if not self._agrees():
                     self.thin.pop()
+        self.last = last
+        if not self._agrees():
+            self.last = None
+        self.unread = {module for module in adapted if self._agrees([(module, self._poisoned(module))])}
 
-    def _agrees(self) -> bool:
+    def _poisoned(self, module: Any) -> Forward:
+        """A forward that gives NaN wherever no answer is read: whoever reads such a row cannot hide it."""
+        forward, positions = module.forward, self._few.positions
+
+        def poison(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            y = forward(x, *args, **kwargs)
+            keep = torch.zeros(y.shape[:-1], dtype=torch.bool, device=y.device).scatter_(1, positions, True)
+            return y.masked_fill(~keep[..., None], torch.nan)
+
+        return poison
+
+    def answer_rows(self, module: nn.Module, forward: Forward, rows: Rows, copies: int) -> Forward:
+        """``forward`` of an adapted module, on the answer positions only where that is enough."""
+        if module not in self.unread:
+            return forward
+        positions = rows.positions[:, 0].repeat(copies)
+        row = torch.arange(len(positions), device=positions.device)
+
+        def one(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            return forward(x[row, positions][:, None], *args, **kwargs).expand(-1, x.shape[1], -1)
+
+        return one
+
+    def _agrees(self, more: Sequence[tuple[nn.Module, Forward]] = ()) -> bool:
         """Whether reading as set up now gives what the plain model gives on the few rows."""
         try:
-            with patched(self.replacements(self._few, 1)):
+            with patched([*self.replacements(self._few, 1), *more]):
                 tried = self.read(self._few, self._run(self._few.inputs), 1)
         except (RuntimeError, IndexError, AttributeError):
             return False
@@ -125,6 +158,8 @@ class Readout:
             whole = module.forward
             return module, lambda x: whole(x[row, positions] if x.dim() == 3 and x.shape[1] > 1 else x)
 
+        if self.last is not None:
+            replacements.append((self.last, answer_attention(self.last, positions[:, 0])))
         return replacements + [thin(module) for module in self.thin]
 
     def read(self, rows: Rows, output: Any, copies: int) -> Tensor:
