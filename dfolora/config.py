@@ -77,6 +77,15 @@ class TuneConfig(ModelConfig):
     population: int = option(20, "candidates per generation")
     sigma: float = option(0.1, "standard deviation of the first candidates")
     bound: float = option(0.0, "search within +-bound; 0: unbounded")
+    lr: float = option(0.0, "learning rate of a zeroth-order estimator; 0: its own")
+    update: str = option("", "step of a zeroth-order estimator: sgd, momentum, adam; nothing: its own")
+    noise: str = option("", "its probes: gaussian, rademacher, plane (random, of few dimensions); nothing: its own")
+    plane_dim: int = option(0, "dimensions of --noise plane; 0: 32")
+    plane_steps: int = option(0, "steps until --noise plane takes another one; 0: 10")
+    split: float = option(0.0, "guided: share of the pool that counts as its best; 0: 0.5")
+    weights: str = option("", "es: centred (losses) or ranks; nothing: centred")
+    antithetic: bool = option(False, "es: probe every direction from both sides")
+    paper_scale: bool = option(False, "step along an estimate as its paper scales it, so that the paper's rates apply")
     incumbent: str = option("mean", "what a layer holds between visits: mean (of the search distribution) or best")
     visit: int = option(1, "generations per visit of a layer")
     dev_every: int = option(0, "evaluations between looks at the dev set; 0: once per sweep")
@@ -87,14 +96,15 @@ class TuneConfig(ModelConfig):
 
     @property
     def optimizer_options(self) -> dict[str, Any]:
-        """What the optimizer is told beyond what all of them take."""
-        return {"incumbent": "best"} if self.incumbent == "best" else {}
+        """What the optimizer is told beyond what all of them take: what was given, and is not its own default."""
+        given = {name: getattr(self, name) for name in _OPTIONAL if getattr(self, name)}
+        return {**given, "incumbent": "best"} if self.incumbent == "best" else given
 
     def check(self) -> None:
         super().check()
         for name in ("budget", "population", "rank", "visit", "subspace_dim"):
             _at_least(self, name, 1)
-        for name in ("dev_every", "bound"):
+        for name in ("dev_every", "bound", "lr", "split", "plane_dim", "plane_steps"):
             _at_least(self, name, 0)
         for name in ("sigma", "scale"):
             if not 0 < getattr(self, name) < math.inf:
@@ -103,10 +113,25 @@ class TuneConfig(ModelConfig):
             raise UserError(f"--budget: {self.budget} is less than one generation of --population {self.population}")
         if self.incumbent == "best" and self.optimizer not in ("cma", "sep-cma"):
             raise UserError(f"--incumbent: best is for cma and sep-cma; {self.optimizer} has one rule of its own")
+        self._check_options()
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise unknown(flag(name), getattr(self, name), choices)
 
+    def _check_options(self) -> None:
+        """Refuse an option for an optimizer that does not take it."""
+        if not any(getattr(self, name) for name in _OPTIONAL):
+            return
+        from dfolora.optimizers import optimizer_names, option_names  # loads torch: `dfolora --help` needs none
+
+        for name in _OPTIONAL:
+            if getattr(self, name) and name not in option_names(self.optimizer):
+                takers = [other for other in optimizer_names() if name in option_names(other)]
+                raise UserError(f"{flag(name)}: {self.optimizer} does not take it; it is for {', '.join(takers)}")
+
+
+# Options of some optimizers; empty, zero or false leaves them to the optimizer.
+_OPTIONAL = ("lr", "update", "noise", "plane_dim", "plane_steps", "split", "weights", "antithetic", "paper_scale")
 
 _CHOICES = {
     "mode": ("layerwise", "joint"),
