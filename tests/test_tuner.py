@@ -80,6 +80,16 @@ def test_a_search_lowers_the_loss(tune: Tune) -> None:
     assert last < 0.75 * first
 
 
+def test_estimators_are_told_their_options(tune: Tune) -> None:
+    scores, lines = tune("--optimizer", "guided", "--split", 0.25, "--lr", 0.01, "--visit", 2, "--noise", "plane")
+    step = [(0, 4), (0, 2), (1, 4), (1, 2)]  # what is left of the budget does not hold another population
+    assert [(line["layer"], len(line["losses"])) for line in lines[1:]] == [*step, *step[:-1]]
+    assert math.isfinite(scores["tuned"]["accuracy"])
+    runs = [tune("--optimizer", "spsa", *changes)[1] for changes in ([], ["--lr", 1], ["--update", "sgd"])]
+    assert len({lines[1]["checksum"] for lines in runs}) == 1
+    assert len({lines[-1]["checksum"] for lines in runs}) == 3
+
+
 def test_visits_and_looks(tune: Tune) -> None:
     _, lines = tune("--visit", 2)
     assert [line["layer"] for line in lines[1:]] == [0, 0, 1, 1, 0, 0]
@@ -203,7 +213,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, spoilt: Any) -> None:
     monkeypatch.setattr(tuners, "make_objective", made)
 
 
-@pytest.mark.parametrize("optimizer", ["cma", "fireworks", "random", "sep-cma", "nevergrad:PSO"])
+@pytest.mark.parametrize("optimizer", ["cma", "es", "fireworks", "fzoo", "random", "sep-cma", "spsa", "nevergrad:PSO"])
 def test_candidates_without_a_loss(tune: Tune, monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
     # inf becomes NaN in the log, that is null, and what is told is worse than any finite loss
     spoil(monkeypatch, lambda call: [call % 4])
