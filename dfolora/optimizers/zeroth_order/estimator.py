@@ -1,10 +1,13 @@
 """What all estimators share: probe around x, estimate the gradient, step.
 
-The learning rate is that of gradient descent on the gradient's projection on the probed line (see ``gradient``):
-x <- x - lr (g . u) u, u a direction of unit length and g . u the slope of the loss along it. With ``sgd`` and a loss
-of curvature h along u, lr = 1 / h is the exact minimum on that line, whatever the population, the number of
-directions, their noise, the weights or sigma. ``adam``, the default, divides that scale out: its lr is about how far a
-coordinate moves in a step, in the units of z and sigma.
+The learning rate is that of a step along one direction u of unit mean square, mean(u^2) = 1:
+
+    x <- x - lr s u,    s = dL(x + t u) / dt at t = 0.
+
+So where the loss along u has the curvature h = d^2 L / dt^2, lr = 1 / h with ``sgd`` ends at the minimum of that line,
+whatever the population, the number of directions, their noise, the weights, sigma or d. The subspaces are scaled so
+that t = 1 changes a module's output by ``scale`` times itself, and there the h of a cross-entropy is near 1. ``adam``,
+the default, divides all scales out: its lr is about how far a coordinate moves in a step, in the units of sigma.
 
 With ``paper_scale`` the estimate keeps the length that the papers give it, which grows with d and with the pool's
 weights, and lr means what it means there.

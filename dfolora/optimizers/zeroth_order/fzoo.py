@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import numpy as np
@@ -19,9 +18,8 @@ class FZOO(Estimator):
     the gradient's length but for curvature, so the step depends on the direction of the gradient and not on its size,
     and sigma cancels: normalised SGD. The paper's scale, as released: the mean over z of (L - L_0) z / std.
 
-    Otherwise the estimate is divided by the spread of the slopes along the probes taken at unit length,
-    std / (sigma sqrt(d)): with N orthogonal probes the step has the length lr sqrt(N), and lr is a length in the units
-    of z.
+    Otherwise the estimate is divided by the spread of the slopes along the probes, std / sigma: with N orthogonal
+    probes a step moves each coordinate by lr sqrt(N), root mean square, and lr is a length in the units of z.
 
     Args:
         dim, population, ..., plane_steps: as for every estimator, with sgd and rademacher unless others are named.
@@ -33,7 +31,7 @@ class FZOO(Estimator):
     least_population = 3
     _noise_name: ClassVar[str] = "rademacher"
     _update_name: ClassVar[str] = "sgd"
-    _rates: ClassVar[dict[str, float]] = {"sgd": 0.1, "momentum": 0.01, "adam": 0.05}
+    _rates: ClassVar[dict[str, float]] = {"sgd": 0.01, "momentum": 0.001, "adam": 0.05}
 
     def _probes(self) -> Points:
         return np.concatenate([np.zeros((1, self.dim)), self._noise.draw(self._step, self.population - 1)])
@@ -47,4 +45,4 @@ class FZOO(Estimator):
             return estimate(z, differences, differences / (len(z) * spread), paper_scale=True)
         # Curvature lifts all probes alike above x. The published direction has that in it; the slope must not.
         slopes = (losses[1:] - losses[1:].mean()) / self.sigma
-        return estimate(z, slopes, differences, paper_scale=False) * (self.sigma * math.sqrt(self.dim) / spread)
+        return estimate(z, slopes, differences, paper_scale=False) * (self.sigma / spread)

@@ -11,9 +11,9 @@ def estimate(directions: Points, slopes: Points, weights: Points, paper_scale: b
     """The gradient, as far as one direction tells.
 
     The direction is v = sum_k w_k z_k. The slope of the loss along it needs no further evaluation, it is
-    s = sum_k w_k s_k, and the estimate is s v / |v|^2: the gradient's own projection on the line of v. Its length does
-    not depend on how many probes there were, how long they were or how they were weighted, and it is never longer than
-    the gradient but for the error of the slopes.
+    s = sum_k w_k s_k, and the estimate is s v / mean(v^2): with u, v at unit mean square like a probe's noise, it is
+    the slope along u times u. But for the error of the slopes that is d times the gradient's projection on the line
+    of v, however many probes there were, however long, and however they were weighted.
 
     Args:
         directions: (K, d), z_k.
@@ -28,7 +28,7 @@ def estimate(directions: Points, slopes: Points, weights: Points, paper_scale: b
     direction = np.einsum("k,kd->d", weights, directions)
     if paper_scale:
         return direction
-    square = np.square(direction).sum()
+    square = np.square(direction).mean()
     return direction * ((weights * slopes).sum() / square) if square > 0 else np.zeros_like(direction)
 
 

@@ -34,7 +34,7 @@ def squared_cosines(name: str, population: int, steps: int, **options: Any) -> n
 
 def assert_mean(sample: np.ndarray, expected: float) -> None:
     error = sample.std() / np.sqrt(len(sample))
-    assert error < 0.06 * expected  # sharp enough to tell neighbours apart
+    assert error < 0.08 * expected  # sharp enough to tell neighbours apart
     assert abs(sample.mean() - expected) < 4 * error
 
 
@@ -55,7 +55,7 @@ BETA: list[tuple[str, int, dict[str, Any], int]] = [
 
 @pytest.mark.parametrize(("name", "population", "options", "slopes"), BETA)
 def test_as_many_slopes_so_much_of_the_gradient(name: str, population: int, options: Any, slopes: int) -> None:
-    sample = squared_cosines(name, population, steps=900 if slopes < 3 else 400, **options)
+    sample = squared_cosines(name, population, steps=600 if slopes < 3 else 400, **options)
     assert_mean(DIM * sample, DIM * slopes / (slopes + DIM - 1))
 
 
@@ -83,7 +83,7 @@ def order_statistics(name: str, population: int) -> float:
 @pytest.mark.parametrize(("name", "population", "share"), POOLS)
 def test_a_pool_keeps_what_its_order_statistics_say(name: str, population: int, share: float) -> None:
     assert order_statistics(name, population) == pytest.approx(share, rel=0.02)
-    sample = squared_cosines(name, population, steps=900 if population < 8 else 400)
+    sample = squared_cosines(name, population, steps=600 if population < 8 else 400)
     assert_mean(DIM * sample, DIM * share / (share + DIM - 1))
 
 
@@ -96,7 +96,7 @@ def test_guiding_within_a_plane() -> None:
     """SubZero-GV: what is guided is any noise; every step stays in the plane, and keeps as much of the gradient."""
     sample = squared_cosines("guided", 8, 400, noise="plane", plane_steps=1)
     assert DIM * sample.mean() == pytest.approx(4.55, rel=0.15)
-    search = make_optimizer("guided", DIM, 8, SIGMA, update="sgd", noise="plane", plane_dim=5, plane_steps=3)
+    search = make_optimizer("guided", DIM, 8, SIGMA, update="sgd", lr=1e-3, noise="plane", plane_dim=5, plane_steps=3)
     moved = []
     for _ in range(6):
         search.tell(search.ask().double().numpy().sum(1))

@@ -80,9 +80,9 @@ def first_step(name: str, loss: Any, dim: int, **settings: Any) -> np.ndarray:
 @pytest.mark.parametrize("population", [2, 6, 40])
 @pytest.mark.parametrize("sigma", [1e-3, 0.5])
 def test_a_rate_of_one_is_the_gradient_on_the_probed_line(name: str, population: int, sigma: float) -> None:
-    """On a linear loss the first step is the projection of the gradient on its own direction, whatever was probed."""
+    """On a linear loss the first step is d lr times the gradient's projection on its direction, whatever was probed."""
     gradient = np.random.RandomState(0).standard_normal(50)
-    step = first_step(name, lambda z: z @ gradient, 50, population=population, sigma=sigma, lr=1.0)
+    step = first_step(name, lambda z: z @ gradient, 50, population=population, sigma=sigma, lr=1 / 50)
     # ES knows the slopes up to their mean, which 2 of 2 slopes is much of
     rough = 0.1 if name == "es" and population == 40 else 0.7 if name == "es" else 1e-3
     assert -step @ gradient == pytest.approx(step @ step, rel=rough)
@@ -92,24 +92,27 @@ def test_a_rate_of_one_is_the_gradient_on_the_probed_line(name: str, population:
 @pytest.mark.parametrize("name", ["spsa", "subzero", "guided", "greedy"])
 @pytest.mark.parametrize("population", [2, 20])
 def test_one_over_the_curvature_is_the_minimum_on_the_line(name: str, population: int) -> None:
-    curvature, optimum = 8.0, np.random.RandomState(0).standard_normal(30)
+    dim, curvature, optimum = 30, 8.0, np.random.RandomState(0).standard_normal(30)
 
     def loss(z: np.ndarray) -> np.ndarray:
         return curvature / 2 * np.square(z - optimum).sum(1)
 
-    step = first_step(name, loss, 30, population=population, lr=1 / curvature)
+    # along a direction of unit mean square, whose length is sqrt(d)
+    step = first_step(name, loss, dim, population=population, lr=1 / (dim * curvature))
     here, less, more = loss(step * np.array([[1.0], [0.97], [1.03]]))
     assert here < min(less, more)
 
 
 @pytest.mark.parametrize("paper_scale", [False, True])
-def test_the_papers_scale_grows_with_the_dimension_and_ours_does_not(paper_scale: bool) -> None:
+def test_a_step_of_ours_moves_as_far_in_any_dimension(paper_scale: bool) -> None:
+    """Where t = 1 along a direction of unit mean square is the same change whatever d is, as in the subspaces."""
     lengths = []
     for dim in (100, 10_000):
-        gradient = np.full(dim, 1 / np.sqrt(dim))
+        gradient = np.full(dim, 1 / dim)
         settings = {"population": 40, "lr": 1.0, "paper_scale": paper_scale}
         steps = [first_step("spsa", lambda z, g=gradient: z @ g, dim, seed=seed, **settings) for seed in range(10)]
-        lengths.append(np.mean([np.square(step).sum() for step in steps]))
-    # E|v|^2 = 1 + (d + 1) / q of a unit gradient; its projection keeps q / (q + d - 1)
-    expected = [1 + (dim + 1) / 20 if paper_scale else 20 / (19 + dim) for dim in (100, 10_000)]
+        lengths.append(np.mean([np.square(step).mean() for step in steps]))
+    # The gradient's mean square is 1 / d^2. Of a unit one the papers' estimate has E|v|^2 = 1 + (d + 1) / q, and the
+    # projection keeps q / (q + d - 1), here times d^2.
+    expected = [(1 + (dim + 1) / 20) / dim**2 if paper_scale else 20 / (19 + dim) for dim in (100, 10_000)]
     assert lengths == pytest.approx(expected, rel=0.3)
