@@ -13,6 +13,7 @@ from peft import LoraConfig
 from tiny_models import SMALL, Command, csv_files, log, model
 
 from dfolora import tuner as tuners
+from dfolora.config import PRESETS
 from dfolora.errors import UserError
 from dfolora.objectives import OBJECTIVE_NAMES
 from dfolora.run import Generation
@@ -137,6 +138,17 @@ def test_the_preset(tune: Tune) -> None:
     assert "sigma: 0.5" in config
     assert [line["generation"] for line in lines if line["dev"]] == [0]  # every 100 evaluations, and there are 24
     assert scores["dev_tuned"] == scores["dev_zero_shot"]
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name.startswith("mezo")])
+def test_the_presets_of_mezo(tune: Tune, preset: str) -> None:
+    scores, lines = tune("--preset", preset, "--lr", 1, "--dev-every", 6)
+    assert scores["subspace"] == "lora"
+    assert {line["layer"] for line in lines} == {None}
+    assert [len(line["losses"]) for line in lines[1:4]] == [4, 4 if preset == "mezo-lora" else 2, 4]
+    assert len({line["checksum"] for line in lines}) == len(lines)
+    looks = [line["dev"]["loss"] for line in lines if line["dev"]]
+    assert len(set(looks)) > 1  # what is looked at has moved
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -44,7 +44,8 @@ class Noise(ABC):
 
     def _normal(self, bits: np.random.Philox, *shape: int) -> Points:
         # RandomState, unlike Generator, promises the same stream in every numpy version.
-        return np.asarray(np.random.RandomState(bits).standard_normal(shape), dtype=np.float64)
+        drawn: Points = np.random.RandomState(bits).standard_normal(shape)
+        return drawn
 
 
 class Gaussian(Noise):
@@ -60,7 +61,7 @@ class Rademacher(Noise):
     def direction(self, step: int, index: int) -> Points:
         words = self._bits(step, index).random_raw(-(-self.dim // 64))
         bits = np.unpackbits(words.astype("<u8").view(np.uint8), count=self.dim)
-        return 2.0 * bits - 1.0
+        return 2 * bits.astype(np.float64) - 1
 
 
 class Plane(Noise):
@@ -113,8 +114,8 @@ def make_noise(name: str, dim: int, seed: int, plane_dim: int | None = None, pla
     """
     if name not in NOISE_NAMES:
         raise unknown("--noise", name, NOISE_NAMES)
-    given = {"plane_dim": plane_dim, "plane_steps": plane_steps}
-    given = {key: value for key, value in given.items() if value is not None}
+    settings = {"plane_dim": plane_dim, "plane_steps": plane_steps}
+    given = {key: value for key, value in settings.items() if value is not None}
     if name == "plane":
         return Plane(dim, seed, **given)
     for key in given:
