@@ -75,14 +75,14 @@ class TuneConfig(ModelConfig):
     objective: str = option("cross-entropy", "what is minimised: cross-entropy, hinge, metric")
     budget: int = option(3000, "evaluations: candidates scored on the whole few-shot set")
     population: int = option(20, "candidates per generation")
-    sigma: float = option(0.1, "standard deviation of the first candidates")
+    sigma: float = option(0.1, "standard deviation of the first candidates; of a zeroth-order estimator's every probe")
     bound: float = option(0.0, "search within +-bound; 0: unbounded")
     lr: float = option(0.0, "learning rate of a zeroth-order estimator; 0: its own")
     update: str = option("", "step of a zeroth-order estimator: sgd, momentum, adam; nothing: its own")
     noise: str = option("", "its probes: gaussian, rademacher, plane (random, of few dimensions); nothing: its own")
     plane_dim: int = option(0, "dimensions of --noise plane; 0: 32")
     plane_steps: int = option(0, "steps until --noise plane takes another one; 0: 10")
-    split: float = option(0.0, "guided: share of the pool that counts as its best; 0: 0.5")
+    best_share: float = option(0.0, "guided: share of the pool that counts as its best; 0: 0.5")
     weights: str = option("", "es: centred (losses) or ranks; nothing: centred")
     antithetic: bool = option(False, "es: probe every direction from both sides")
     paper_scale: bool = option(False, "step along an estimate as its paper scales it, so that the paper's rates apply")
@@ -104,7 +104,7 @@ class TuneConfig(ModelConfig):
         super().check()
         for name in ("budget", "population", "rank", "visit", "subspace_dim"):
             _at_least(self, name, 1)
-        for name in ("dev_every", "bound", "lr", "split", "plane_dim", "plane_steps"):
+        for name in ("dev_every", "bound", "lr", "best_share", "plane_dim", "plane_steps"):
             _at_least(self, name, 0)
         for name in ("sigma", "scale"):
             if not 0 < getattr(self, name) < math.inf:
@@ -131,7 +131,7 @@ class TuneConfig(ModelConfig):
 
 
 # Options of some optimizers; empty, zero or false leaves them to the optimizer.
-_OPTIONAL = ("lr", "update", "noise", "plane_dim", "plane_steps", "split", "weights", "antithetic", "paper_scale")
+_OPTIONAL = ("lr", "update", "noise", "plane_dim", "plane_steps", "best_share", "weights", "antithetic", "paper_scale")
 
 _CHOICES = {
     "mode": ("layerwise", "joint"),
@@ -160,7 +160,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mezo-lora": {**_MEZO, "optimizer": "spsa", "population": 2, "budget": 40_000, "dev_every": 8000},
     # arXiv 2601.04710, Table III: k = M = 4, alpha = 0.5; 5000 steps of M + 2 forwards, a look every 1000 of them.
     "mezo-gv-lora": {
-        **_MEZO, "optimizer": "guided", "population": 4, "split": 0.5, "budget": 30_000, "dev_every": 6000,
+        **_MEZO, "optimizer": "guided", "population": 4, "best_share": 0.5, "budget": 30_000, "dev_every": 6000,
     },
     # The same for the best of the pool alone, for which the paper names no other settings.
     "mezo-greedy-lora": {**_MEZO, "optimizer": "greedy", "population": 4, "budget": 30_000, "dev_every": 6000},

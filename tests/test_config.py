@@ -62,7 +62,7 @@ def test_numbers_refuse_words_and_halves(name: str) -> None:
         ({"incumbent": "best", "optimizer": "random"}, "--incumbent: best"),
         ({"lr": 0.1}, "--lr: cma does not take it; it is for es, fzoo, greedy, guided, spsa, subzero"),
         ({"lr": -0.1, "optimizer": "spsa"}, "--lr: -0.1"),
-        ({"split": 0.25, "optimizer": "greedy"}, "--split: greedy does not take it; it is for guided"),
+        ({"best_share": 0.25, "optimizer": "greedy"}, "--best-share: greedy does not take it; it is for guided"),
         ({"weights": "ranks", "optimizer": "spsa"}, "--weights: spsa does not take it; it is for es"),
         ({"noise": "gaussian", "optimizer": "subzero"}, "--noise: subzero does not take it"),
         ({"paper_scale": True, "optimizer": "random"}, "--paper-scale: random does not take it"),
@@ -91,8 +91,8 @@ def test_a_preset_fills_what_was_not_given(preset: str) -> None:
 
 def test_an_optimizer_is_told_the_options_that_were_given() -> None:
     assert build(TuneConfig, {"optimizer": "spsa"}).optimizer_options == {}
-    config = build(TuneConfig, {"optimizer": "guided", "lr": "1e-3", "split": 0.25, "paper_scale": True})
-    assert config.optimizer_options == {"lr": 1e-3, "split": 0.25, "paper_scale": True}
+    config = build(TuneConfig, {"optimizer": "guided", "lr": "1e-3", "best_share": 0.25, "paper_scale": True})
+    assert config.optimizer_options == {"lr": 1e-3, "best_share": 0.25, "paper_scale": True}
     assert build(TuneConfig, {"incumbent": "best"}).optimizer_options == {"incumbent": "best"}
 
 

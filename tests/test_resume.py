@@ -103,7 +103,13 @@ def test_from_anywhere(command: Command, tmp_path: Path, generations: float) -> 
 @pytest.mark.parametrize("kind", ["masked", "causal", "encoder"])
 @pytest.mark.parametrize(
     "changes",
-    [["--mode", "joint"], ["--preset", "dfo-lora", "--dev-every", "8"], ["--subspace", "xs"], ["--subspace", "full"]],
+    [
+        ["--mode", "joint"],
+        ["--preset", "dfo-lora", "--dev-every", "8"],
+        ["--preset", "mezo-gv-lora", "--dev-every", "6", "--lr", "1"],
+        ["--subspace", "xs"],
+        ["--subspace", "full"],
+    ],
     ids=lambda changes: "".join(changes),
 )
 def test_with_any_setting(command: Command, tmp_path: Path, kind: str, changes: list[str]) -> None:

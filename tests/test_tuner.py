@@ -82,7 +82,7 @@ def test_a_search_lowers_the_loss(tune: Tune) -> None:
 
 
 def test_estimators_are_told_their_options(tune: Tune) -> None:
-    scores, lines = tune("--optimizer", "guided", "--split", 0.25, "--lr", 0.01, "--visit", 2, "--noise", "plane")
+    scores, lines = tune("--optimizer", "guided", "--best-share", 0.25, "--lr", 0.01, "--visit", 2, "--noise", "plane")
     step = [(0, 4), (0, 2), (1, 4), (1, 2)]  # what is left of the budget does not hold another population
     assert [(line["layer"], len(line["losses"])) for line in lines[1:]] == [*step, *step[:-1]]
     assert math.isfinite(scores["tuned"]["accuracy"])

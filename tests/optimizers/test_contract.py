@@ -266,7 +266,7 @@ BAD: dict[str, dict[str, Any]] = {
 
 OPTIONS: dict[str, Any] = {
     "antithetic": True, "incumbent": "best", "lr": 0.03, "noise": "plane", "paper_scale": True, "plane_dim": 3,
-    "plane_steps": 2, "split": 0.25, "update": "momentum", "weights": "ranks",
+    "plane_steps": 2, "best_share": 0.25, "update": "momentum", "weights": "ranks",
 }  # fmt: skip
 
 

@@ -54,22 +54,22 @@ class Guided(Pool):
 
     Args:
         dim, population, ..., plane_steps: as for every estimator; the population is the paper's M.
-        split: share of the pool that counts as the best, the paper's alpha.
+        best_share: share of the pool that counts as the best, the paper's alpha.
 
     Raises:
         UserError: an argument out of range.
     """
 
-    options: ClassVar[tuple[str, ...]] = (*Pool.options, "split")
+    options: ClassVar[tuple[str, ...]] = (*Pool.options, "best_share")
 
-    def __init__(self, *arguments: Any, split: float = 0.5, **options: Any) -> None:
+    def __init__(self, *arguments: Any, best_share: float = 0.5, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        if not 0 < split < 1:
-            raise UserError(f"--split: {split} cannot work; it takes a share above 0 and below 1, such as 0.5")
-        self._split = split
+        if not 0 < best_share < 1:
+            raise UserError(f"--best-share: {best_share} cannot work; it takes a share between 0 and 1, such as 0.5")
+        self._best_share = best_share
 
     def _weights(self, losses: Points) -> Points:
-        return weights.guiding(losses, self._split)
+        return weights.guiding(losses, self._best_share)
 
 
 class Greedy(Pool):

@@ -14,15 +14,15 @@ import numpy as np
 from dfolora.optimizers.base import Points
 
 
-def guiding(losses: Points, split: float) -> Points:
+def guiding(losses: Points, best_share: float) -> Points:
     """Mean of the best minus mean of the rest (MeZO-GV, arXiv 2601.04710, Algorithm 2; after GFWA's guiding spark).
 
     Args:
         losses: (P,), at least two; earlier candidates win ties.
-        split: share of the best, alpha; floor(alpha P) of them, but one at least on either side.
+        best_share: alpha, share of the best; floor(alpha P) of them, but one at least on either side.
     """
     count = len(losses)
-    best = min(max(math.floor(split * count), 1), count - 1)
+    best = min(max(math.floor(best_share * count), 1), count - 1)
     weights = np.full(count, -1.0 / (count - best))
     weights[np.argsort(losses, kind="stable")[:best]] = 1.0 / best
     return weights

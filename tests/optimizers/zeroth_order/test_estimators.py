@@ -54,16 +54,16 @@ def test_spsa_is_mezo() -> None:
         assert search._incumbent() == exactly(x)
 
 
-@pytest.mark.parametrize(("name", "split"), [("guided", 0.5), ("guided", 0.25), ("greedy", None)])
-def test_guided_and_greedy_are_the_papers(name: str, split: float | None) -> None:
-    search = make(name, population=5, **PAPER, **({"split": split} if split else {}))
+@pytest.mark.parametrize(("name", "share"), [("guided", 0.5), ("guided", 0.25), ("greedy", None)])
+def test_guided_and_greedy_are_the_papers(name: str, share: float | None) -> None:
+    search = make(name, population=5, **PAPER, **({"best_share": share} if share else {}))
     x = np.zeros(DIM)
     for step in range(4):
         generation(search)
         assert np.array_equal(search._incumbent(), x) or search._incumbent() == exactly(x)
         z = search._noise.draw(step, 5)
         order = np.argsort(curved(x + SIGMA * z))
-        few = {0.5: 2, 0.25: 1, None: 0}[split]
+        few = {0.5: 2, 0.25: 1, None: 0}[share]
         v = z[order[:few]].mean(0) - z[order[few:]].mean(0) if few else z[order[0]]
         asked, _ = generation(search)
         assert asked == pytest.approx(np.array([x + SIGMA * v, x - SIGMA * v]), abs=1e-6)
@@ -143,9 +143,9 @@ def test_weights() -> None:
     assert greedy(losses).tolist() == [0, 1, 0, 0, 0]
     assert ranks(losses).tolist() == [0.25, -0.375, 0, -0.375, 0.5]
     assert centred(losses).tolist() == pytest.approx([0.2, -1.8, -0.8, -1.8, 4.2])
-    for split in (0.0, 1.0, -0.5, float("nan")):
-        with pytest.raises(UserError, match="--split"):
-            make("guided", split=split)
+    for share in (0.0, 1.0, -0.5, float("nan")):
+        with pytest.raises(UserError, match="--best-share"):
+            make("guided", best_share=share)
     with pytest.raises(UserError, match=r"--weights: unknown 'rank'.*'ranks'"):
         make("es", weights="rank")
     for name, least in [*[(name, 2) for name in NAMES[:-1]], ("fzoo", 3)]:
