@@ -50,5 +50,5 @@ class ES(Estimator):
         if self._antithetic:
             z, slopes = pairs(directions, losses, self.sigma)
             return estimate(z, slopes, weights[::2] - weights[1::2], self.paper_scale)
-        # One side only: the mean loss stands for the loss at x, whose own value would cost an evaluation.
+        # The weights sum to zero, so any constant could stand for the loss at x; the mean keeps the numbers small.
         return estimate(directions, (losses - losses.mean()) / self.sigma, weights, self.paper_scale)
