@@ -68,8 +68,8 @@ class TuneConfig(ModelConfig):
     """Everything about one run of ``tune``."""
 
     optimizer: str = option("cma", "see `dfolora optimizers`")
-    subspace: str = option("pca", "where to search: pca, frozen-a, xs, full, paper")
-    subspace_dim: int = option(500, "numbers per layer that are searched; xs and full have their own")
+    subspace: str = option("pca", "where to search: pca, frozen-a, xs, full, factors, lora, paper")
+    subspace_dim: int = option(500, "numbers per layer that are searched; xs, full, factors and lora have their own")
     scale: float = option(1.0, "relative change of a module's output at |z| = sqrt(d)")
     rank: int = option(4, "rank of the LoRA modules")
     target: str = option("", "names of modules to adapt, separated by commas; nothing: query and key")
@@ -77,8 +77,17 @@ class TuneConfig(ModelConfig):
     objective: str = option("cross-entropy", "what is minimised: cross-entropy, hinge, metric")
     budget: int = option(3000, "evaluations: candidates scored on the whole few-shot set")
     population: int = option(20, "candidates per generation")
-    sigma: float = option(0.1, "standard deviation of the first candidates")
+    sigma: float = option(0.1, "standard deviation of the first candidates; of a zeroth-order estimator's every probe")
     bound: float = option(0.0, "search within +-bound; 0: unbounded")
+    lr: float = option(0.0, "learning rate of a zeroth-order estimator; 0: its own")
+    update: str = option("", "step of a zeroth-order estimator: sgd, momentum, adam; nothing: its own")
+    noise: str = option("", "its probes: gaussian, rademacher, plane (random, of few dimensions); nothing: its own")
+    plane_dim: int = option(0, "dimensions of --noise plane; 0: 32")
+    plane_steps: int = option(0, "steps until --noise plane takes another one; 0: 10")
+    best_share: float = option(0.0, "guided: share of the pool that counts as its best; 0: 0.5")
+    weights: str = option("", "es: centred (losses) or ranks; nothing: centred")
+    antithetic: bool = option(False, "es: probe every direction from both sides")
+    paper_scale: bool = option(False, "step along an estimate as its paper scales it, so that the paper's rates apply")
     incumbent: str = option("mean", "what a layer holds between visits: mean (of the search distribution) or best")
     engine: str = option(
         "batched", "batched; or sequential: one candidate a forward of the plain PEFT model, to compare"
@@ -86,20 +95,21 @@ class TuneConfig(ModelConfig):
     visit: int = option(1, "generations per visit of a layer")
     dev_every: int = option(0, "evaluations between looks at the dev set; 0: once per sweep")
     selection: str = option("incumbent", "what is looked at: incumbent, or sample (the release's last candidate)")
-    preset: str = option("", "dfo-lora: the released code's settings and selection")
+    preset: str = option("", "a paper's settings: dfo-lora, mezo-lora, mezo-gv-lora, mezo-greedy-lora")
     test_split: str = option("test", "scored at the end: test, dev (which selection saw) or none")
     output: str = option("", "run folder; nothing: a new one under runs/")
 
     @property
     def optimizer_options(self) -> dict[str, Any]:
-        """What the optimizer is told beyond what all of them take."""
-        return {"incumbent": "best"} if self.incumbent == "best" else {}
+        """What the optimizer is told beyond what all of them take: what was given, and is not its own default."""
+        given = {name: getattr(self, name) for name in _OPTIONAL if getattr(self, name)}
+        return {**given, "incumbent": "best"} if self.incumbent == "best" else given
 
     def check(self) -> None:
         super().check()
         for name in ("budget", "population", "rank", "visit", "subspace_dim"):
             _at_least(self, name, 1)
-        for name in ("dev_every", "bound"):
+        for name in ("dev_every", "bound", "lr", "best_share", "plane_dim", "plane_steps"):
             _at_least(self, name, 0)
         for name in ("sigma", "scale"):
             if not 0 < getattr(self, name) < math.inf:
@@ -108,10 +118,25 @@ class TuneConfig(ModelConfig):
             raise UserError(f"--budget: {self.budget} is less than one generation of --population {self.population}")
         if self.incumbent == "best" and self.optimizer not in ("cma", "sep-cma"):
             raise UserError(f"--incumbent: best is for cma and sep-cma; {self.optimizer} has one rule of its own")
+        self._check_options()
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise unknown(flag(name), getattr(self, name), choices)
 
+    def _check_options(self) -> None:
+        """Refuse an option for an optimizer that does not take it."""
+        if not any(getattr(self, name) for name in _OPTIONAL):
+            return
+        from dfolora.optimizers import optimizer_names, option_names  # loads torch: `dfolora --help` needs none
+
+        for name in _OPTIONAL:
+            if getattr(self, name) and name not in option_names(self.optimizer):
+                takers = [other for other in optimizer_names() if name in option_names(other)]
+                raise UserError(f"{flag(name)}: {self.optimizer} does not take it; it is for {', '.join(takers)}")
+
+
+# Options of some optimizers; empty, zero or false leaves them to the optimizer.
+_OPTIONAL = ("lr", "update", "noise", "plane_dim", "plane_steps", "best_share", "weights", "antithetic", "paper_scale")
 
 _CHOICES = {
     "engine": ("batched", "sequential"),
@@ -121,14 +146,30 @@ _CHOICES = {
     "test_split": ("test", "dev", "none"),
 }
 
-# arXiv 2403.01754 as released: one CMA-ES per layer over z in R^500, unbounded, sigma = alpha = 1, population 20; the
-# best candidate ever seen is kept; every 100 evaluations the dev set is run with the population's last candidate.
+# What the MeZO papers have in common where they tune LoRA on OPT: r = 8, alpha = 16, A and B of all layers at once, SGD
+# at a constant rate, epsilon 1e-2; of their grids {3e-5, 5e-5, 1e-4} and {5e-5, 1e-4} the rate that is in both. Theirs
+# draw 16 examples anew in each step, here it is always the whole few-shot set. They adapt query and value: --target.
+_MEZO = {
+    "subspace": "lora", "mode": "joint", "rank": 8, "scale": 1.0, "sigma": 1e-2, "bound": 0.0, "lr": 5e-5,
+    "update": "sgd", "noise": "gaussian", "paper_scale": True, "selection": "incumbent", "objective": "cross-entropy",
+}  # fmt: skip
+
 PRESETS: dict[str, dict[str, Any]] = {
+    # arXiv 2403.01754 as released: one CMA-ES per layer over z in R^500, unbounded, sigma = alpha = 1, population 20;
+    # the best candidate ever seen is kept; every 100 evaluations the dev set is run with the population's last one.
     "dfo-lora": {
         "optimizer": "cma", "subspace": "paper", "subspace_dim": 500, "sigma": 1.0, "scale": 1.0, "rank": 4,
         "population": 20, "incumbent": "best", "selection": "sample", "dev_every": 100, "bound": 0.0, "visit": 1,
         "objective": "cross-entropy",
-    }
+    },
+    # arXiv 2305.17333 and its scripts: 20,000 steps of two forwards, a look at the dev set every 4000 of them.
+    "mezo-lora": {**_MEZO, "optimizer": "spsa", "population": 2, "budget": 40_000, "dev_every": 8000},
+    # arXiv 2601.04710, Table III: k = M = 4, alpha = 0.5; 5000 steps of M + 2 forwards, a look every 1000 of them.
+    "mezo-gv-lora": {
+        **_MEZO, "optimizer": "guided", "population": 4, "best_share": 0.5, "budget": 30_000, "dev_every": 6000,
+    },
+    # The same for the best of the pool alone, for which the paper names no other settings.
+    "mezo-greedy-lora": {**_MEZO, "optimizer": "greedy", "population": 4, "budget": 30_000, "dev_every": 6000},
 }  # fmt: skip
 
 

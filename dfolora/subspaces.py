@@ -1,8 +1,8 @@
 """Where to search: z (P, d) -> LoRA factors of one layer, by name.
 
-Every subspace but ``paper`` maps z = 0 to B = 0, so the search starts exactly at the base model, and is scaled so that
-z ~ N(0, I) changes a module's output by ``scale`` times its own standard deviation on the few-shot batch: an
-optimizer's sigma is then a relative change of queries and keys, whatever the model.
+Every subspace but ``paper`` maps z = 0 to B = 0, so the search starts exactly at the base model. All but ``paper`` and
+``lora`` are scaled so that z ~ N(0, I) changes a module's output by ``scale`` times its own standard deviation on the
+few-shot batch: an optimizer's sigma is then a relative change of queries and keys, whatever the model.
 
 What a subspace takes from the data is measured once (``measure``) and is a few tensors; projections are drawn from the
 seed. Together they rebuild it without a forward pass.
@@ -232,7 +232,66 @@ class Paper(Subspace):
         return b.view(len(z), self._row_count(module), self.rank)
 
 
-_SUBSPACES: dict[str, type[Subspace]] = {"pca": Pca, "frozen-a": FrozenA, "xs": Xs, "full": Full, "paper": Paper}
+class BothFactors(Subspace):
+    """A and B themselves: A = the random A of ``frozen-a`` plus a change, B = the rest of z; r (in + out) per module.
+
+    The change of A is in units of the root mean square of A's own row. To first order z changes the output like
+    ``full``; at z ~ N(0, I), where A has changed as much as it was large, by sqrt(2) as much.
+    """
+
+    a_side = FrozenA.a_side
+
+    def build(self, dim: int) -> None:
+        self.slices: dict[str, tuple[slice, slice]] = {}
+        start = 0
+        for name, module in self.layer.modules.items():
+            middle = start + self.rank * module.in_features
+            end = middle + self.rank * self._row_count(module)
+            self.slices[name] = slice(start, middle), slice(middle, end)
+            start = end
+        self.dim = start
+
+    def factors(self, z: Tensor) -> Factors:
+        z = z.to(self.device, torch.float32)
+        out: Factors = {}
+        for name, module in self.layer.modules.items():
+            change = z[:, self.slices[name][0]].view(len(z), self.rank, -1) * self._a_unit(name)
+            out[name] = (self.a[name] + change, self._place(module, self.b_side(name, module, z)))
+        return out
+
+    def b_side(self, name: str, module: LoraModule, z: Tensor) -> Tensor:
+        return z[:, self.slices[name][1]].view(len(z), -1, self.rank) * self._b_unit(name)
+
+    def _a_unit(self, name: str) -> Tensor:
+        return self.a[name].square().mean(1, keepdim=True).sqrt()
+
+    def _b_unit(self, name: str) -> float:
+        return self.scale * self.out_std[name] / math.sqrt(self.rank)
+
+
+class Lora(BothFactors):
+    """A and B in the units of ordinary LoRA, which is where MeZO's learning rates and epsilons apply.
+
+    As MeZO releases it (arXiv 2305.17333): A starts uniform in +-1/sqrt(in), which is PyTorch's Kaiming default, B at
+    zero, and their product counts 2 ``scale`` times: alpha / r = 16 / 8.
+    """
+
+    @classmethod
+    def a_side(cls, module: LoraModule, x: Tensor, rank: int, seed: int) -> Tensor:
+        generator = _generator(seed, f"{module.name}/a")
+        uniform = 2 * torch.rand(rank, module.in_features, generator=generator) - 1
+        return uniform / math.sqrt(module.in_features)
+
+    def _a_unit(self, name: str) -> Tensor:
+        return torch.ones(1, device=self.device)
+
+    def _b_unit(self, name: str) -> float:
+        return 2 * self.scale
+
+
+_SUBSPACES: dict[str, type[Subspace]] = {
+    "pca": Pca, "frozen-a": FrozenA, "xs": Xs, "full": Full, "factors": BothFactors, "lora": Lora, "paper": Paper,
+}  # fmt: skip
 SUBSPACE_NAMES = tuple(_SUBSPACES)
 
 

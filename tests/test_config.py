@@ -60,6 +60,14 @@ def test_numbers_refuse_words_and_halves(name: str) -> None:
         ({"test_split": "tset"}, "--test-split: unknown 'tset'.*'test'"),
         ({"incumbent": "beast"}, "--incumbent: unknown 'beast'.*'best'"),
         ({"incumbent": "best", "optimizer": "random"}, "--incumbent: best"),
+        ({"lr": 0.1}, "--lr: cma does not take it; it is for es, fzoo, greedy, guided, spsa, subzero"),
+        ({"lr": -0.1, "optimizer": "spsa"}, "--lr: -0.1"),
+        ({"best_share": 0.25, "optimizer": "greedy"}, "--best-share: greedy does not take it; it is for guided"),
+        ({"weights": "ranks", "optimizer": "spsa"}, "--weights: spsa does not take it; it is for es"),
+        ({"noise": "gaussian", "optimizer": "subzero"}, "--noise: subzero does not take it"),
+        ({"paper_scale": True, "optimizer": "random"}, "--paper-scale: random does not take it"),
+        ({"update": "sgd", "optimizer": "nevergrad:PSO"}, "--update: nevergrad:PSO does not take it"),
+        ({"update": "sgd", "optimizer": "spas"}, "--optimizer: unknown 'spas'.*'spsa'"),
         ({"preset": "dfo-loar"}, "--preset: unknown 'dfo-loar'.*'dfo-lora'"),
         ({"budgt": 100}, "unknown 'budgt'.*'budget'"),
         ({"trust_remote_code": "perhaps"}, "--trust-remote-code: 'perhaps' is not true or false"),
@@ -79,6 +87,13 @@ def test_a_preset_fills_what_was_not_given(preset: str) -> None:
     changed = build(TuneConfig, {"preset": preset, "sigma": 0.25, "subspace": "xs"})
     assert (changed.sigma, changed.subspace) == (0.25, "xs")
     assert changed.selection == config.selection
+
+
+def test_an_optimizer_is_told_the_options_that_were_given() -> None:
+    assert build(TuneConfig, {"optimizer": "spsa"}).optimizer_options == {}
+    config = build(TuneConfig, {"optimizer": "guided", "lr": "1e-3", "best_share": 0.25, "paper_scale": True})
+    assert config.optimizer_options == {"lr": 1e-3, "best_share": 0.25, "paper_scale": True}
+    assert build(TuneConfig, {"incumbent": "best"}).optimizer_options == {"incumbent": "best"}
 
 
 def test_every_field_says_what_it_is() -> None:

@@ -19,7 +19,7 @@ from dfolora.objectives import cross_entropy
 from dfolora.subspaces import SUBSPACE_NAMES, Subspace, principal_directions, subspace_class
 
 RANK, DIM, SCALE, SEED = 3, 41, 0.2, 7
-LINEAR = [name for name in SUBSPACE_NAMES if name != "paper"]
+LINEAR = [name for name in SUBSPACE_NAMES if name not in ("factors", "lora", "paper")]
 MODELS = ["roberta", "gpt2", "llama", "gpt_neox", "t5"]
 every_name = pytest.mark.parametrize("name", SUBSPACE_NAMES)
 
@@ -88,7 +88,10 @@ def test_shapes(name: str, model: str, population: int) -> None:
         assert b.any()
 
 
-@pytest.mark.parametrize(("name", "dim"), [("pca", 41), ("frozen-a", 41), ("paper", 40), ("xs", 18), ("full", 192)])
+@pytest.mark.parametrize(
+    ("name", "dim"),
+    [("pca", 41), ("frozen-a", 41), ("paper", 40), ("xs", 18), ("full", 192), ("factors", 384), ("lora", 384)],
+)
 def test_dimensions(name: str, dim: int) -> None:
     assert make(name).dim == dim
 
@@ -110,6 +113,33 @@ def test_every_number_of_z_counts(name: str) -> None:
     z = torch.cat([torch.ones(1, subspace.dim), 1 + torch.eye(subspace.dim)])
     flat = torch.cat([part.flatten(1) for pair in subspace.factors(z).values() for part in pair], 1)
     assert bool((flat[1:] != flat[0]).any(1).all())
+
+
+@pytest.mark.parametrize("name", ["factors", "lora"])
+@pytest.mark.parametrize("model", MODELS)
+def test_both_factors_start_at_the_base_model(name: str, model: str) -> None:
+    subspace: Any = make(name, model)
+    base = subspace.factors(torch.zeros(1, subspace.dim))
+    z = normal(1, subspace.dim)
+    moved = subspace.factors(z)
+    assert len(z[0]) == sum(index.stop - index.start for pair in subspace.slices.values() for index in pair)
+    for key, module in subspace.layer.modules.items():
+        (a, b), (moved_a, moved_b), (of_a, of_b) = base[key], moved[key], subspace.slices[key]
+        assert not b.any()
+        rows = torch.arange(module.out_features) if module.rows is None else module.rows
+        if name == "lora":
+            bound = 1 / math.sqrt(module.in_features)
+            assert 0.9 * bound < a.abs().max() <= bound
+            assert torch.allclose((moved_a - a).flatten(), z[0, of_a], atol=1e-6)
+            assert torch.allclose(moved_b[0, rows].flatten(), 2 * SCALE * z[0, of_b])
+        else:
+            assert torch.equal(a[0], make("frozen-a", model).factors(normal(1, DIM))[key][0][0])
+            assert ((moved_a - a).square().mean(2) / a.square().mean(2)).mean() == pytest.approx(1, rel=0.5)
+    if name == "factors":  # to first order as ``full``
+        small, full = subspace.factors(1e-4 * z), make("full", model)
+        b_part = torch.cat([z[:, of_b] for _, of_b in subspace.slices.values()], 1)
+        for key, (a, b) in full.factors(1e-4 * b_part).items():
+            assert torch.allclose(small[key][1] @ small[key][0], b @ a, atol=1e-3 * float((b @ a).abs().max()))
 
 
 def test_the_loss_is_even_in_the_papers_z() -> None:
@@ -142,7 +172,7 @@ def test_seeds(name: str) -> None:
         assert torch.equal(a, second[key][0])
         assert torch.equal(b, second[key][1])
         assert torch.equal(a, other[key][0]) == (name in ("pca", "xs"))
-        assert torch.equal(b, other[key][1]) == (name in ("full", "xs"))
+        assert torch.equal(b, other[key][1]) == (name in ("full", "factors", "lora", "xs"))
 
 
 @every_name

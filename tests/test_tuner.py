@@ -13,6 +13,7 @@ from peft import LoraConfig
 from tiny_models import SMALL, Command, csv_files, log, model
 
 from dfolora import tuner as tuners
+from dfolora.config import PRESETS
 from dfolora.errors import UserError
 from dfolora.objectives import OBJECTIVE_NAMES
 from dfolora.run import Generation
@@ -80,6 +81,16 @@ def test_a_search_lowers_the_loss(tune: Tune) -> None:
     assert last < 0.75 * first
 
 
+def test_estimators_are_told_their_options(tune: Tune) -> None:
+    scores, lines = tune("--optimizer", "guided", "--best-share", 0.25, "--lr", 0.01, "--visit", 2, "--noise", "plane")
+    step = [(0, 4), (0, 2), (1, 4), (1, 2)]  # what is left of the budget does not hold another population
+    assert [(line["layer"], len(line["losses"])) for line in lines[1:]] == [*step, *step[:-1]]
+    assert math.isfinite(scores["tuned"]["accuracy"])
+    runs = [tune("--optimizer", "spsa", *changes)[1] for changes in ([], ["--lr", 1], ["--update", "sgd"])]
+    assert len({lines[1]["checksum"] for lines in runs}) == 1
+    assert len({lines[-1]["checksum"] for lines in runs}) == 3
+
+
 def test_visits_and_looks(tune: Tune) -> None:
     _, lines = tune("--visit", 2)
     assert [line["layer"] for line in lines[1:]] == [0, 0, 1, 1, 0, 0]
@@ -127,6 +138,17 @@ def test_the_preset(tune: Tune) -> None:
     assert "sigma: 0.5" in config
     assert [line["generation"] for line in lines if line["dev"]] == [0]  # every 100 evaluations, and there are 24
     assert scores["dev_tuned"] == scores["dev_zero_shot"]
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name.startswith("mezo")])
+def test_the_presets_of_mezo(tune: Tune, preset: str) -> None:
+    scores, lines = tune("--preset", preset, "--lr", 1, "--dev-every", 6)
+    assert scores["subspace"] == "lora"
+    assert {line["layer"] for line in lines} == {None}
+    assert [len(line["losses"]) for line in lines[1:4]] == [4, 4 if preset == "mezo-lora" else 2, 4]
+    assert len({line["checksum"] for line in lines}) == len(lines)
+    looks = [line["dev"]["loss"] for line in lines if line["dev"]]
+    assert len(set(looks)) > 1  # what is looked at has moved
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -203,7 +225,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, spoilt: Any) -> None:
     monkeypatch.setattr(tuners, "make_objective", made)
 
 
-@pytest.mark.parametrize("optimizer", ["cma", "fireworks", "random", "sep-cma", "nevergrad:PSO"])
+@pytest.mark.parametrize("optimizer", ["cma", "es", "fireworks", "fzoo", "random", "sep-cma", "spsa", "nevergrad:PSO"])
 def test_candidates_without_a_loss(tune: Tune, monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
     # inf becomes NaN in the log, that is null, and what is told is worse than any finite loss
     spoil(monkeypatch, lambda call: [call % 4])

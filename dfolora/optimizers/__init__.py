@@ -15,17 +15,23 @@ from typing import Any
 from dfolora.errors import unknown
 from dfolora.optimizers.base import Optimizer
 
-__all__ = ["Optimizer", "describe", "make_optimizer", "optimizer_names"]
+__all__ = ["Optimizer", "describe", "make_optimizer", "optimizer_names", "option_names"]
 
 # Targets are imported when first used: a backend costs up to seconds and nobody uses all of them.
 _REGISTRY: dict[str, tuple[str, str]] = {
-    "cma": ("dfolora.optimizers.cma:CMA", "CMA-ES with a full covariance matrix (pycma)"),
-    "fireworks": ("dfolora.optimizers.fireworks:Fireworks", "fireworks with guiding sparks and loser-out tournament"),
-    "random": ("dfolora.optimizers.random:RandomSearch", "Gaussian samples around zero, best ever kept: the baseline"),
-    "sep-cma": ("dfolora.optimizers.cma:SepCMA", "CMA-ES with a diagonal covariance matrix (pycma)"),
+    "cma": ("cma:CMA", "CMA-ES with a full covariance matrix (pycma)"),
+    "es": ("zeroth_order.es:ES", "evolution strategy: one-sided probes weighted by their losses, Adam"),
+    "fireworks": ("fireworks:Fireworks", "fireworks with guiding sparks and loser-out tournament"),
+    "fzoo": ("zeroth_order.fzoo:FZOO", "one-sided Rademacher probes, steps measured by the spread of their losses"),
+    "greedy": ("zeroth_order.pool:Greedy", "the best of a pool of probes, then probed from both sides (MeZO-Greedy)"),
+    "guided": ("zeroth_order.pool:Guided", "best minus rest of a pool of probes, then probed likewise (MeZO-GV)"),
+    "random": ("random:RandomSearch", "Gaussian samples around zero, best ever kept: the baseline"),
+    "sep-cma": ("cma:SepCMA", "CMA-ES with a diagonal covariance matrix (pycma)"),
+    "spsa": ("zeroth_order.spsa:SPSA", "two-sided random probes, Adam or SGD on their estimate (MeZO)"),
+    "subzero": ("zeroth_order.spsa:SubZero", "spsa within a random plane that changes every few steps"),
 }
 _FAMILY = "nevergrad:"
-_FAMILY_TARGET = "dfolora.optimizers.nevergrad:Nevergrad"
+_FAMILY_TARGET = "nevergrad:Nevergrad"
 
 
 def make_optimizer(
@@ -54,17 +60,27 @@ def make_optimizer(
         UserError: an unknown name (with near misses) or an argument out of range.
         TypeError: an option that the class does not have.
     """
+    build = _class_of(name)
     if name.startswith(_FAMILY):
-        target = _FAMILY_TARGET
         options["algorithm"] = name.removeprefix(_FAMILY)
-    elif name in _REGISTRY:
-        target = _REGISTRY[name][0]
-    else:
+    return build(dim, population, sigma, seed, generations, bound, **options)
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """What the optimizer of that name takes beyond what all of them take, and a user may set.
+
+    Raises:
+        UserError: an unknown name (with near misses).
+    """
+    return _class_of(name).options
+
+
+def _class_of(name: str) -> type[Optimizer]:
+    if name not in _REGISTRY and not name.startswith(_FAMILY):
         raise unknown("--optimizer", name, describe())
-    module, attribute = target.split(":")
-    build = getattr(importlib.import_module(module), attribute)
-    optimizer: Optimizer = build(dim, population, sigma, seed, generations, bound, **options)
-    return optimizer
+    module, attribute = (_REGISTRY[name][0] if name in _REGISTRY else _FAMILY_TARGET).split(":")
+    found: type[Optimizer] = getattr(importlib.import_module(f"dfolora.optimizers.{module}"), attribute)
+    return found
 
 
 def optimizer_names() -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ class Optimizer(ABC):
     """
 
     least_population = 1
+    options: ClassVar[tuple[str, ...]] = ()  # what a class takes beyond these and a user may set by a flag
 
     def __init__(
         self,
@@ -75,6 +77,7 @@ class Optimizer(ABC):
         self.rng = np.random.RandomState(seed)
         self._limit = _largest_float32(bound)
         self._asked: Points | None = None
+        self._finite = np.zeros(0, dtype=bool)
         self._held = np.zeros(dim)
         self._worst: float | None = None
         self._best = (math.inf, np.zeros(dim))
@@ -122,6 +125,7 @@ class Optimizer(ABC):
             worst = float(values[finite].max())
             self._worst = worst if self._worst is None else max(self._worst, worst)
         values[~finite] = self._penalty()
+        self._finite = finite
         self._tell(points, values)
         if finite.any():
             self._held = self._incumbent()
@@ -149,7 +153,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _tell(self, points: Points, losses: Points) -> None:
-        """(P, d) as evaluated and (P,), all finite."""
+        """(P, d) as evaluated and (P,), all finite; ``self._finite`` (P,) says which of them are no penalties."""
 
     @abstractmethod
     def _incumbent(self) -> Points:

@@ -31,6 +31,7 @@ class CMA(Optimizer):
         UserError: an argument out of range.
     """
 
+    options: ClassVar[tuple[str, ...]] = ("incumbent",)
     least_population = 3  # the two-point step size takes two of them for itself
     _options: ClassVar[dict[str, Any]] = {}
 

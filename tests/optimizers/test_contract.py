@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dfolora.errors import UserError
-from dfolora.optimizers import Optimizer, describe, make_optimizer, optimizer_names
+from dfolora.optimizers import Optimizer, describe, make_optimizer, optimizer_names, option_names
 
 DIM, POPULATION = 8, 20
 # LhsDE draws from numpy's global generator while it is built; DiagonalCMA is pycma behind nevergrad.
@@ -26,6 +26,8 @@ EVALUATED = [
 ]
 # What 1200 evaluations leave of the start's loss: a tenth for most; nevergrad's OnePlusOne with 20 workers stalls.
 SHARES = {"random": 0.75, "nevergrad:DE": 0.5, "nevergrad:OnePlusOne": 0.6}
+# A step of these takes two generations: the pool, and two candidates along the direction that it gives.
+TWO_GENERATIONS = ["greedy", "guided"]
 every_name = pytest.mark.parametrize("name", NAMES)
 
 
@@ -60,9 +62,9 @@ def test_shapes_types_and_start(name: str) -> None:
     search = build(name)
     assert (search.dim, search.population) == (DIM, POPULATION)
     assert torch.equal(search.incumbent(), torch.zeros(DIM))
-    for _ in range(4):
+    for generation in range(4):
         z = search.ask()
-        assert z.shape == (POPULATION, DIM)
+        assert z.shape == (2 if name in TWO_GENERATIONS and generation % 2 else POPULATION, DIM)
         assert z.dtype == torch.float32
         assert z.device.type == "cpu"
         assert z.isfinite().all()
@@ -188,7 +190,7 @@ def test_generations_without_a_finite_loss(name: str) -> None:
     for bad in (torch.nan, torch.inf, -torch.inf):
         search.tell(torch.full((len(search.ask()),), bad))
         assert torch.equal(search.incumbent(), held)
-    advance(search, 20)
+    advance(search, 45)  # Adam overshoots before it comes to rest
     assert sphere(search.incumbent()) <= sphere(held) < sphere(torch.zeros(DIM))
 
 
@@ -260,6 +262,27 @@ BAD: dict[str, dict[str, Any]] = {
     "generations: 0": {"generations": 0},
     "--sigma: 0.2": {"bound": 0.01},
 }
+
+
+OPTIONS: dict[str, Any] = {
+    "antithetic": True, "incumbent": "best", "lr": 0.03, "noise": "plane", "paper_scale": True, "plane_dim": 3,
+    "plane_steps": 2, "best_share": 0.25, "update": "momentum", "weights": "ranks",
+}  # fmt: skip
+
+
+@every_name
+def test_every_option_counts_and_no_other_is_taken(name: str) -> None:
+    def run(options: dict[str, Any]) -> list[torch.Tensor]:
+        search = build(name, **options)
+        return [*advance(search, 8), search.incumbent()]
+
+    options = {option: OPTIONS[option] for option in option_names(name)}
+    chosen = run(options)
+    for option in options:
+        if not (option == "noise" and "plane_dim" in options):  # which needs it
+            assert not same(chosen, run({key: value for key, value in options.items() if key != option})), option
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        build(name, no_such_option=1)
 
 
 @every_name

@@ -1,0 +1,111 @@
+"""What all estimators share: probe around x, estimate the gradient, step.
+
+The learning rate is that of a step along one direction u of unit mean square, mean(u^2) = 1:
+
+    x <- x - lr s u,    s = dL(x + t u) / dt at t = 0.
+
+So where the loss along u has the curvature h = d^2 L / dt^2, lr = 1 / h with ``sgd`` ends at the minimum of that line,
+whatever the population, the number of directions, their noise, the weights, sigma or d. The subspaces are scaled so
+that t = 1 changes a module's output by ``scale`` times itself, and there the h of a cross-entropy is near 1. ``adam``,
+the default, divides all scales out: its lr is about how far a coordinate moves in a step, in the units of sigma.
+
+With ``paper_scale`` the estimate keeps the length that the papers give it, which grows with d and with the pool's
+weights, and lr means what it means there.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+
+from dfolora.optimizers.base import Optimizer, Points
+from dfolora.optimizers.zeroth_order.noise import make_noise
+from dfolora.optimizers.zeroth_order.update import Update
+
+_RATES = {"sgd": 1.0, "momentum": 0.1, "adam": 0.05}
+
+
+class Estimator(Optimizer):
+    """A point x that is moved by estimates of the gradient; it is the incumbent, and starts at zero.
+
+    Subclasses fill in ``_probes`` and ``_gradient``. What they estimate from are the differences between x and the
+    candidates that were evaluated, rounding and bounds included, not the directions that were drawn.
+
+    A loss that is not finite counts as the worst finite one of its generation: it pushes away, by no more than a bad
+    candidate would. Fewer than two finite losses make no difference that could be measured, and x stays.
+
+    Args:
+        dim, population, sigma, seed, generations, bound: as for every optimizer. ``sigma`` is the size of a probe, the
+            papers' epsilon: standard deviation of a coordinate. ``generations`` is not needed. x is cut off at the
+            bound, like every candidate.
+        lr: learning rate, see above; None takes 1 for sgd, 0.1 for momentum, 0.05 for adam.
+        noise: gaussian, rademacher or plane; None takes the method's own.
+        update: sgd, momentum or adam; None takes the method's own.
+        paper_scale: step along the estimate as the papers scale it.
+        plane_dim, plane_steps: dimensions of the plane that ``noise="plane"`` draws from and steps that it is kept for;
+            None takes 32 and 10.
+
+    Raises:
+        UserError: an argument out of range or an unknown name.
+    """
+
+    options: ClassVar[tuple[str, ...]] = ("lr", "noise", "update", "paper_scale", "plane_dim", "plane_steps")
+    least_population = 2
+    _noise_name: ClassVar[str] = "gaussian"
+    _update_name: ClassVar[str] = "adam"
+    _rates: ClassVar[dict[str, float]] = _RATES
+
+    def __init__(
+        self,
+        dim: int,
+        population: int = 20,
+        sigma: float = 0.1,
+        seed: int = 0,
+        generations: int | None = None,
+        bound: float | None = None,
+        lr: float | None = None,
+        noise: str | None = None,
+        update: str | None = None,
+        paper_scale: bool = False,
+        plane_dim: int | None = None,
+        plane_steps: int | None = None,
+    ) -> None:
+        super().__init__(dim, population, sigma, seed, generations, bound)
+        self.paper_scale = paper_scale
+        self._noise = make_noise(noise or self._noise_name, dim, seed, plane_dim, plane_steps)
+        update = update or self._update_name
+        self._update = Update(update, dim, self._rates.get(update, 1.0) if lr is None else lr)
+        self._step = 0
+
+    def _ask(self) -> Points:
+        return self._update.x + self.sigma * self._probes()
+
+    def _tell(self, points: Points, losses: Points) -> None:
+        finite = self._finite
+        with np.errstate(all="ignore"):  # losses of 1e300 make infinite estimates, which are not followed
+            if finite.sum() < 2:
+                gradient: Points | None = np.full(self.dim, np.nan)
+            else:
+                losses = np.where(finite, losses, losses[finite].max())
+                gradient = self._gradient((points - self._update.x) / self.sigma, losses)
+        if gradient is None:
+            return
+        if np.isfinite(gradient).all():
+            self._update.step(gradient, self._limit)
+        self._step += 1
+
+    def _incumbent(self) -> Points:
+        return self._update.x
+
+    @abstractmethod
+    def _probes(self) -> Points:
+        """(P, d): where to look next, from x and in units of sigma."""
+
+    @abstractmethod
+    def _gradient(self, directions: Points, losses: Points) -> Points | None:
+        """(P, d), the probes as they were evaluated, and (P,), all finite, to (d,).
+
+        None where the step goes on with another generation; NaN where nothing can be said.
+        """
