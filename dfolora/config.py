@@ -77,6 +77,7 @@ class TuneConfig(ModelConfig):
     objective: str = option("cross-entropy", "what is minimised: cross-entropy, hinge, metric")
     budget: int = option(3000, "evaluations: candidates scored on the whole few-shot set")
     population: int = option(20, "candidates per generation")
+    batch: int = option(0, "examples that a generation is scored on, drawn anew each time; 0: all of them")
     sigma: float = option(0.1, "standard deviation of the first candidates; of a zeroth-order estimator's every probe")
     bound: float = option(0.0, "search within +-bound; 0: unbounded")
     lr: float = option(0.0, "learning rate of a zeroth-order estimator; 0: its own")
@@ -109,7 +110,7 @@ class TuneConfig(ModelConfig):
         super().check()
         for name in ("budget", "population", "rank", "visit", "subspace_dim"):
             _at_least(self, name, 1)
-        for name in ("dev_every", "bound", "lr", "best_share", "plane_dim", "plane_steps"):
+        for name in ("batch", "dev_every", "bound", "lr", "best_share", "plane_dim", "plane_steps"):
             _at_least(self, name, 0)
         for name in ("sigma", "scale"):
             if not 0 < getattr(self, name) < math.inf:

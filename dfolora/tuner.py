@@ -39,6 +39,7 @@ class Place:
     layer: int | None
     optimizer: Optimizer
     subspaces: list[Subspace]
+    batch: Tensor | None = None  # the examples of the step that it is in, (n,) int64; None: all
 
     def factors(self, z: Tensor) -> Factors:
         """z (P, d), the layers' numbers side by side, to factors of all the layers it covers."""
@@ -114,7 +115,7 @@ class Tuner:
         for index, group in enumerate(groups):
             optimizer = make_optimizer(
                 config.optimizer, sum(subspace.dim for subspace in group), population=config.population,
-                sigma=config.sigma, seed=_seed(config.seed, index), generations=max(1, generations),
+                sigma=config.sigma, seed=_seed(config.seed, f"layer {index}"), generations=max(1, generations),
                 bound=config.bound or None, **config.optimizer_options,
             )  # fmt: skip
             place = Place(None if config.mode == "joint" else index, optimizer, group)
@@ -137,12 +138,11 @@ class Tuner:
         while state.evaluations + self.config.population <= self.config.budget:
             started = time.perf_counter()
             place = self.places[state.generation // self.config.visit % len(self.places)]
+            if self.config.batch and place.optimizer.begins:
+                place.batch = self._draw(state.generation)
             z = place.optimizer.ask()
             logged = next(replay, None)
-            if logged is None:
-                losses = self.objective(self.engine.scores(place.layer, place.factors(z)), self.labels).cpu()
-            else:
-                losses = _replayed(run, logged, z)
+            losses = self._losses(place, z) if logged is None else _replayed(run, logged, z)
             place.optimizer.tell(losses)
             place.write(adapter, place.factors(place.optimizer.incumbent()[None]))
             before, state = state, logged or self._line(state, place, z, losses, started)
@@ -155,6 +155,21 @@ class Tuner:
         adapter.restore(self._selected)
 
     # -- parts of the loop ------------------------------------------------------------------------------------------
+
+    def _draw(self, generation: int) -> Tensor:
+        """The examples of a minibatch, (n,) int64 in ascending order: a function of the seed and the generation."""
+        generator = torch.Generator().manual_seed(_seed(self.config.seed, f"batch {generation}"))
+        return torch.randperm(len(self.train), generator=generator)[: self.config.batch].sort().values
+
+    def _losses(self, place: Place, z: Tensor) -> Tensor:
+        """(P,) float32 on the CPU."""
+        factors, batch = place.factors(z), place.batch
+        if batch is None:
+            return self.objective(self.engine.scores(place.layer, factors), self.labels).cpu()
+        objective = make_objective(self.config.objective, self._measure([self.train[i] for i in batch.tolist()]))
+        return objective(
+            self.engine.scores(place.layer, factors, batch), self.labels[batch.to(self.labels.device)]
+        ).cpu()
 
     def _line(self, before: Generation, place: Place, z: Tensor, losses: Tensor, started: float) -> Generation:
         """The log's line for a generation that has just been told."""
@@ -248,9 +263,9 @@ def _replayed(run: Run, logged: Generation, z: Tensor) -> Tensor:
     return losses
 
 
-def _seed(seed: int, index: int) -> int:
-    """A seed per layer, so that layers do not search along the same draws."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}/layer {index}".encode(), digest_size=4).digest(), "little")
+def _seed(seed: int, what: str) -> int:
+    """A seed of its own for a layer or a batch, so that layers do not search along the same draws."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{what}".encode(), digest_size=4).digest(), "little")
 
 
 def _digest(batches: Sequence[Rows]) -> str:

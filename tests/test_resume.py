@@ -109,6 +109,7 @@ def test_from_anywhere(command: Command, tmp_path: Path, generations: float) -> 
         ["--preset", "mezo-gv-lora", "--dev-every", "6", "--lr", "1"],
         ["--subspace", "xs"],
         ["--subspace", "full"],
+        ["--batch", "3", "--optimizer", "guided", "--visit", "2"],
     ],
     ids=lambda changes: "".join(changes),
 )

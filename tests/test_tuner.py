@@ -14,6 +14,7 @@ from tiny_models import SMALL, Command, csv_files, log, model
 
 from dfolora import tuner as tuners
 from dfolora.config import PRESETS
+from dfolora.engine import Engine
 from dfolora.errors import UserError
 from dfolora.objectives import OBJECTIVE_NAMES
 from dfolora.run import Generation
@@ -278,3 +279,26 @@ def test_a_replayed_line_of_another_size() -> None:
     line = Generation(1, 1, 0, tuners.checksum(z), [1.0, 2.0, 3.0], 4, 0, 0, 0.0)
     with pytest.raises(UserError, match="3 losses for 4 candidates"):
         tuners._replayed(run, line, z)
+
+
+@pytest.mark.parametrize("optimizer", ["cma", "guided"])
+@pytest.mark.parametrize("objective", ["cross-entropy", "metric"])
+def test_minibatches(tune: Tune, monkeypatch: pytest.MonkeyPatch, optimizer: str, objective: str) -> None:
+    """Every generation draws its own examples, but for the two of one guided step; tokens are paid for these only."""
+    drawn: list[list[int]] = []
+    plain = Engine.scores
+
+    def look(self: Engine, layer: Any, factors: Any, examples: Any = None) -> torch.Tensor:
+        drawn.append(examples.tolist())
+        return plain(self, layer, factors, examples)
+
+    monkeypatch.setattr(Engine, "scores", look)
+    flags = ("--optimizer", optimizer, "--objective", objective, "--visit", 2, "--budget", 40, "--population", 4)
+    scores, lines = tune(*flags, "--batch", 3)
+    assert all(len(examples) == len(set(examples)) == 3 for examples in drawn)
+    assert len({tuple(examples) for examples in drawn}) > len(drawn) // 4
+    if optimizer == "guided":
+        assert [len(line["losses"]) for line in lines[1:5]] == [4, 2, 4, 2]
+        assert all(pool == probes for pool, probes in zip(drawn[::2], drawn[1::2], strict=False))
+    monkeypatch.setattr(Engine, "scores", plain)
+    assert scores["token_layers"] < tune(*flags)[0]["token_layers"]

@@ -212,7 +212,7 @@ def _sweep(
     taken: dict[str, list[float]] = {way.name: [] for way in contenders}
     for index, layer in enumerate(layers):
         for way in contenders:
-            if way.every_layer or index % max(1, len(layers) // 3) == 0:
+            if way.every_layer or index % -(-len(layers) // 3) == 0:
                 run = lambda way=way, layer=layer: way.score(layer, candidates[layer])  # noqa: E731
                 taken[way.name].append(measure.seconds(run, device, threads))
         adapter.write(layer, adapter.read(layer))

@@ -76,7 +76,7 @@ FEWGLUE_LENGTHS: Mapping[str, Sequence[int]] = {
 CASES: Mapping[str, Mapping[str, Any]] = {
     "cpu-roberta12": {"shape": "roberta12", "examples": 6, "tokens": 48, "population": 8},
     "cpu-llama12": {"shape": "llama12", "examples": 6, "tokens": 48, "population": 8},
-    "cpu-fewglue": {"shape": "roberta12", "lengths": "rte,cb,boolq", "population": 4, "layers": "1,4,7,10"},
+    "cpu-fewglue": {"shape": "roberta12", "lengths": "rte,cb,boolq", "population": 2, "layers": "1,4,7,10"},
     "gpu-roberta-large": {"shape": "roberta-large", "examples": 32, "tokens": 64, "population": 20},
     "gpu-opt-1.3b": {"shape": "opt-1.3b", "examples": 32, "tokens": 64, "population": 20},
     "gpu-llama-7b": {"shape": "llama-7b", "examples": 32, "tokens": 128, "population": 20},

@@ -60,7 +60,7 @@ class MixedBatchEngine(Engine):
         adapter.peft_model.requires_grad_(False)
 
     @torch.inference_mode()
-    def scores(self, layer: int | None, factors: Factors) -> Tensor:
+    def scores(self, layer: int | None, factors: Factors, examples: Tensor | None = None) -> Tensor:
         for index, own in enumerate(self.adapter.layers):
             for name, module in own.modules.items():
                 for p, candidate in enumerate(self._names):

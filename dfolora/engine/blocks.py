@@ -37,6 +37,12 @@ class Block:
     calls: int
     tiled: tuple[bool, ...]
 
+    def pick(self, output: Output, index: Tensor) -> Output:
+        """Some rows of the output."""
+        parts = output if isinstance(output, tuple) else (output,)
+        out = tuple(part[index] if tiled else part for part, tiled in zip(parts, self.tiled, strict=True))
+        return out if isinstance(output, tuple) else out[0]
+
     def tile(self, output: Output, copies: int) -> Output:
         """The output for ``copies`` candidates, candidate-major: row p * R + i is row i of candidate p."""
         if copies == 1:
@@ -150,6 +156,15 @@ class BlockOrder:
         with contextlib.suppress(Stop), patched(replacements):
             run()
         return Prefix(depth, outputs)
+
+    def pick(self, prefix: Prefix, index: Tensor) -> Prefix:
+        """The prefix of some rows."""
+        outputs = {
+            block.stack: block.pick(prefix.outputs[block.stack], index)
+            for position, block in enumerate(self.blocks[: prefix.depth])
+            if self._last_below(position, prefix.depth)
+        }
+        return Prefix(prefix.depth, outputs)
 
     def _last_below(self, position: int, depth: int) -> bool:
         return position + 1 == depth or self.blocks[position + 1].stack != self.blocks[position].stack

@@ -85,20 +85,22 @@ class Engine:
         self._buckets = [self._bucket(self.rows.take(cut), cut, unmasked) for cut in index]
 
     @torch.inference_mode()
-    def scores(self, layer: int | None, factors: Factors) -> Tensor:
+    def scores(self, layer: int | None, factors: Factors, examples: Tensor | None = None) -> Tensor:
         """Score a population.
 
         Args:
             layer: the layer that the factors belong to, all others at their incumbents; None: factors of any layers.
             factors: module name -> (A (P, r, in), B (P, out, r)).
+            examples: (n,) int64, a minibatch: which examples to score, each once; None: all N in their order. The
+                prefix cache is kept for all of them, so that another minibatch finds it.
 
         Returns:
-            (P, N, C) float32; -inf for classes that an example does not have.
+            (P, N or n, C) float32; -inf for classes that an example does not have.
         """
         population = next(iter(factors.values()))[0].shape[0]
         dtype, device = self._dtype_and_device()
         cast = {name: (_cast(a, dtype, device), _cast(b, dtype, device)) for name, (a, b) in factors.items()}
-        return self._all_buckets(layer, cast, population)
+        return self._all_buckets(layer, cast, population, examples)
 
     @torch.inference_mode()
     def incumbent_scores(self) -> Tensor:
@@ -140,40 +142,54 @@ class Engine:
             del inputs["attention_mask"]
         return _Bucket(rows, index, inputs, Prefix(0, {}), [])
 
-    def _all_buckets(self, layer: int | None, factors: Factors, population: int) -> Tensor:
+    def _all_buckets(
+        self, layer: int | None, factors: Factors, population: int, examples: Tensor | None = None
+    ) -> Tensor:
+        wanted, keep = self.rows, torch.ones(self.rows.count, dtype=torch.bool, device=self.rows.owner.device)
+        if examples is not None:
+            index, wanted = self.rows.of(examples.to(keep.device))
+            keep = torch.zeros_like(keep).index_fill_(0, index, True)
         readings: Tensor | None = None
         for bucket in self._buckets:
-            tokens = bucket.rows.count * int(bucket.rows.lengths.max())
+            chosen = None if examples is None else keep[bucket.index].nonzero()[:, 0]
+            rows = bucket.rows if chosen is None else bucket.rows.pick(chosen)
+            if not rows.count:
+                continue
+            tokens = rows.inputs["input_ids"].numel()
             chunks = -(-population // max(1, self.chunk_tokens // tokens))
             chunk = -(-population // chunks)  # of equal size: a short last one wastes what a launch costs
             for start in range(0, population, chunk):
                 part = {name: (a[start : start + chunk], b[start : start + chunk]) for name, (a, b) in factors.items()}
                 copies = min(chunk, population - start)
-                reading = self.readout.read(bucket.rows, self._run(bucket, layer, part, copies), copies)
+                reading = self.readout.read(rows, self._run(bucket, rows, chosen, layer, part, copies), copies)
                 if readings is None:
                     readings = reading.new_empty(population, self.rows.count, *reading.shape[2:])
-                readings[start : start + copies, bucket.index] = reading
+                readings[start : start + copies, bucket.index if chosen is None else bucket.index[chosen]] = reading
         assert readings is not None, "a batch has rows"
-        return self.rows.assemble(readings)
+        return wanted.assemble(readings if examples is None else readings[:, keep])
 
-    def _run(self, bucket: _Bucket, layer: int | None, factors: Factors, copies: int) -> Any:
-        """One forward of ``copies`` candidates on a bucket, resumed at the tuned layer where that is possible."""
+    def _run(
+        self, bucket: _Bucket, rows: Rows, chosen: Tensor | None, layer: int | None, factors: Factors, copies: int
+    ) -> Any:
+        """One forward of ``copies`` candidates on chosen rows of a bucket, resumed at the tuned layer if possible."""
         prefix = Prefix(0, {})
         shared: frozenset[str] = frozenset()
         if layer is not None and self.order.resumable and self.levers.prefix:
             prefix = self._prefix(bucket, self._block_of[layer])
+            if chosen is not None:
+                prefix = self.order.pick(prefix, chosen)
             if layer not in self._shared:
                 self._shared[layer] = self._find_shared(layer) if self.levers.shared else frozenset()
             shared = self._shared[layer]
-        inputs = {name: tensor.repeat(copies, 1) for name, tensor in bucket.inputs.items()}
-        readers = self.readout.replacements(bucket.rows, copies)
+        inputs = {name: rows.inputs[name].repeat(copies, 1) for name in bucket.inputs}
+        readers = self.readout.replacements(rows, copies)
         lora = [
-            (module, self.readout.answer_rows(module, forward, bucket.rows, copies))
+            (module, self.readout.answer_rows(module, forward, rows, copies))
             for module, forward in self._lora(factors, shared, copies)
         ]
         with patched([*lora, *self.order.resume(prefix, copies), *readers]):
             output = self._forward(inputs)
-        self._count(bucket.rows, copies, prefix.depth, len(self.order.blocks))
+        self._count(rows, copies, prefix.depth, len(self.order.blocks))
         return output
 
     def _forward(self, inputs: dict[str, Tensor]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,18 +55,41 @@ class Rows:
             total = total + self.inputs["decoder_input_ids"].shape[1]
         return total
 
-    def take(self, index: Tensor) -> Rows:
-        """The rows at ``index``, cut to their longest; scores are for reading only, not for assembling."""
-        longest = int(self.inputs["attention_mask"][index].sum(1).max())
-        inputs = {
-            name: tensor[index] if name.startswith("decoder_") else tensor[index, :longest].contiguous()
-            for name, tensor in self.inputs.items()
-        }
+    def pick(self, index: Tensor) -> Rows:
+        """The rows at ``index``, as long as they are; scores are for reading only, not for assembling."""
+        inputs = {name: tensor[index] for name, tensor in self.inputs.items()}
         targets = None if self.targets is None else self.targets[index]
-        return Rows(
-            inputs, self.positions[index], self.owner[index], self.classes, self.columns, targets, self.sentences,
-            self.scale, self.pooling,
-        )  # fmt: skip
+        return dataclasses.replace(
+            self, inputs=inputs, positions=self.positions[index], owner=self.owner[index], targets=targets
+        )
+
+    def take(self, index: Tensor) -> Rows:
+        """``pick``, cut to the longest."""
+        rows = self.pick(index)
+        longest = int(rows.inputs["attention_mask"].sum(1).max())
+        inputs = {
+            name: tensor if name.startswith("decoder_") else tensor[:, :longest].contiguous()
+            for name, tensor in rows.inputs.items()
+        }
+        return dataclasses.replace(rows, inputs=inputs)
+
+    def of(self, examples: Tensor) -> tuple[Tensor, Rows]:
+        """The rows of some examples, which are renumbered in the order given; label rows that all share stay.
+
+        Args:
+            examples: (n,) int64, each at most once.
+
+        Returns:
+            Positions of these rows, (R',) int64, and the rows themselves.
+        """
+        number = torch.full((len(self.classes),), -1, device=examples.device)
+        number[examples] = torch.arange(len(examples), device=examples.device)
+        example = self.owner[:, 0]
+        renumbered = torch.where(example < 0, example, number[example])
+        index = ((example < 0) | (renumbered >= 0)).nonzero()[:, 0]
+        rows = self.pick(index)
+        owner = torch.stack([renumbered[index], rows.owner[:, 1]], 1)
+        return index, dataclasses.replace(rows, owner=owner, classes=self.classes[examples])
 
     def to(self, device: torch.device) -> Rows:
         def move(tensor: Tensor | None) -> Tensor | None:

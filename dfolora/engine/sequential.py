@@ -23,9 +23,10 @@ class SequentialEngine(Engine):
         super().__init__(adapter, rows, chunk_tokens, Levers.none())
 
     @torch.inference_mode()
-    def scores(self, layer: int | None, factors: Factors) -> Tensor:
+    def scores(self, layer: int | None, factors: Factors, examples: Tensor | None = None) -> Tensor:
         """As ``Engine.scores``; the incumbents are what they were when it returns."""
         own = self._own(factors)
+        rows = self.rows if examples is None else self.rows.of(examples.to(self.rows.owner.device))[1]
         before = [(part, part.clone()) for pair in own.values() for part in pair]
         readings = []
         try:
@@ -33,22 +34,22 @@ class SequentialEngine(Engine):
                 for name, pair in own.items():
                     for part, candidates in zip(pair, factors[name], strict=True):
                         part.copy_(candidates[p])
-                readings.append(self._read())
+                readings.append(self._read(rows))
         finally:
             for part, kept in before:
                 part.copy_(kept)
-        return self.rows.assemble(torch.cat(readings))
+        return rows.assemble(torch.cat(readings))
 
     @torch.inference_mode()
     def incumbent_scores(self) -> Tensor:
-        return self.rows.assemble(self._read())[0]
+        return self.rows.assemble(self._read(self.rows))[0]
 
     def _own(self, factors: Factors) -> Factors:
         modules = {name: module for layer in self.adapter.layers for name, module in layer.modules.items()}
         return {name: modules[name].factors() for name in factors}
 
-    def _read(self) -> Tensor:
+    def _read(self, rows: Rows) -> Tensor:
         """(1, R, ...): the readings of the weights as they stand."""
-        output = self._forward(self.rows.inputs)
-        self._count(self.rows, 1, 0, len(self.order.blocks))
-        return self.readout.read(self.rows, output, 1)
+        output = self._forward(rows.inputs)
+        self._count(rows, 1, 0, len(self.order.blocks))
+        return self.readout.read(rows, output, 1)

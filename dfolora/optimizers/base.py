@@ -82,6 +82,11 @@ class Optimizer(ABC):
         self._worst: float | None = None
         self._best = (math.inf, np.zeros(dim))
 
+    @property
+    def begins(self) -> bool:
+        """Whether the next ask begins a step, so that it may be measured on other examples than the last one."""
+        return True
+
     def ask(self) -> torch.Tensor:
         """The next generation.
 

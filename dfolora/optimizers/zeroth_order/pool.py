@@ -23,6 +23,10 @@ class Pool(Estimator):
 
     _chosen: tuple[int, Points] | None = None  # the step that it belongs to and its v
 
+    @property
+    def begins(self) -> bool:
+        return self._direction() is None  # a direction is probed on the examples that chose it
+
     def _direction(self) -> Points | None:
         """v, if this step has got as far as that."""
         return self._chosen[1] if self._chosen is not None and self._chosen[0] == self._step else None
