@@ -30,6 +30,7 @@ class ModelConfig:
     kind: str = option("auto", "masked, causal, seq2seq, encoder; auto: what the model's config says")
     dtype: str = option("auto", "float32, bfloat16, float16; auto: float32 on a CPU, bfloat16 on a GPU")
     device: str = option("auto", "cpu, cuda, cuda:N; auto: a GPU where there is one")
+    quantize: str = option("", "8bit or 4bit: keep the base weights so (needs bitsandbytes); nothing: as they are")
     trust_remote_code: bool = option(False, "let the model repository's own Python code run")
     chunk_tokens: int = option(
         0, "most padded tokens in one forward; 0: 2048 on a CPU, 32768 on a GPU, less where memory is short"

@@ -153,7 +153,9 @@ def adapter_model(folder: str) -> str:
 
 
 def _load(config: ModelConfig) -> LanguageModel:
-    return models.load(config.model, config.kind, config.dtype, config.device, config.trust_remote_code)
+    return models.load(
+        config.model, config.kind, config.dtype, config.device, config.trust_remote_code, config.quantize
+    )
 
 
 def _check_train(task: Task, train: Sequence[Example]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ _AUTO_CLASSES = {
     "encoder": transformers.AutoModel,
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+QUANTIZATIONS = ("8bit", "4bit")
 
 
 @dataclass
@@ -63,8 +65,9 @@ class LanguageModel:
 
 
 def load(
-    name: str, kind: str = "auto", dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
-) -> LanguageModel:
+    name: str, kind: str = "auto", dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False,
+    quantize: str = "",
+) -> LanguageModel:  # fmt: skip
     """Load a hub id or a local folder with ``from_pretrained``; only safetensors weights are read.
 
     Args:
@@ -73,6 +76,7 @@ def load(
         dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto``: float32 on a CPU, bfloat16 on a GPU that has it.
         device: a torch device, or ``auto``: the GPU where there is one.
         trust_remote_code: let the repository's own Python code run.
+        quantize: ``8bit`` or ``4bit``: keep the base weights so, by bitsandbytes; nothing: as they are.
 
     Raises:
         UserError: the model cannot be found or loaded, or a name is unknown.
@@ -85,12 +89,15 @@ def load(
         raise UserError(f"--model: there is no folder {name!r}; give a folder with config.json and model.safetensors")
     path = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    quantized = _quantization(quantize, torch_dtype, torch_device)
     try:
         config = transformers.AutoConfig.from_pretrained(path, **options)
         kind = kind_of(config) if kind == "auto" else kind
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
         with _quiet():
-            model = _AUTO_CLASSES[kind].from_pretrained(path, dtype=torch_dtype, use_safetensors=True, **options)
+            model = _AUTO_CLASSES[kind].from_pretrained(
+                path, dtype=torch_dtype, use_safetensors=True, **options, **quantized
+            )
     except UserError:
         raise
     except Exception as error:  # the libraries raise whatever they like here; tokenizers and safetensors bare ones
@@ -103,12 +110,27 @@ def load(
         # Without its files, transformers makes up a tokenizer that knows special tokens and nothing else.
         raise UserError(f"--model: {name!r} comes without tokenizer files; add tokenizer.json to it")
     return wrap(
-        model.to(torch_device),
+        model if quantized else model.to(torch_device),
         tokenizer,
         cast(Kind, kind),
         name,
         pooling=_pooling(path) if kind == "encoder" else "mean",
     )
+
+
+def _quantization(name: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """What ``from_pretrained`` is told for quantised weights: nothing where none are wanted."""
+    if not name:
+        return {}
+    if name not in QUANTIZATIONS:
+        raise unknown("--quantize", name, QUANTIZATIONS)
+    missing = [library for library in ("bitsandbytes", "accelerate") if importlib.util.find_spec(library) is None]
+    if missing:
+        raise UserError(f"--quantize: {name} needs {' and '.join(missing)}; pip install 'dfolora[quantize]'")
+    config = transformers.BitsAndBytesConfig(
+        load_in_8bit=name == "8bit", load_in_4bit=name == "4bit", bnb_4bit_compute_dtype=dtype
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def wrap(model: nn.Module, tokenizer: Any, kind: Kind, name: str = "", pooling: str = "mean") -> LanguageModel:

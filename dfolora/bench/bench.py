@@ -125,7 +125,7 @@ def _model(config: BenchConfig, dtype: str) -> LanguageModel:
     if config.shape:
         device = models.pick_device(config.device)
         return cases.build(config.shape, models.pick_dtype(dtype, device), device)
-    return models.load(config.model, config.kind, dtype, config.device, config.trust_remote_code)
+    return models.load(config.model, config.kind, dtype, config.device, config.trust_remote_code, config.quantize)
 
 
 def _batches(config: BenchConfig, language_model: LanguageModel) -> list[Rows]:
