@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dfolora.engine import Engine as Engine
     from dfolora.engine import Rows as Rows
     from dfolora.errors import UserError as UserError
+    from dfolora.first_order import FirstOrder as FirstOrder
     from dfolora.jobs import evaluate as evaluate
     from dfolora.jobs import tune as tune
     from dfolora.models import LanguageModel as LanguageModel
@@ -37,6 +38,7 @@ _PLACES = {
     "Engine": "engine",
     "Rows": "engine",
     "UserError": "errors",
+    "FirstOrder": "first_order",
     "evaluate": "jobs",
     "tune": "jobs",
     "LanguageModel": "models",

@@ -67,6 +67,7 @@ class ModelConfig:
 class TuneConfig(ModelConfig):
     """Everything about one run of ``tune``."""
 
+    method: str = option("gradient-free", "gradient-free; or first-order: AdamW on A and B by back-propagation")
     optimizer: str = option("cma", "see `dfolora optimizers`")
     subspace: str = option("pca", "where to search: pca, frozen-a, xs, full, factors, lora, paper")
     subspace_dim: int = option(500, "numbers per layer that are searched; xs, full, factors and lora have their own")
@@ -75,11 +76,12 @@ class TuneConfig(ModelConfig):
     target: str = option("", "names of modules to adapt, separated by commas; nothing: query and key")
     mode: str = option("layerwise", "layerwise: one layer at a time; joint: all layers at once")
     objective: str = option("cross-entropy", "what is minimised: cross-entropy, hinge, metric")
-    budget: int = option(3000, "evaluations: candidates scored on the whole few-shot set")
+    budget: int = option(3000, "evaluations: candidates, or first-order steps, on the whole few-shot set")
     population: int = option(20, "candidates per generation")
     sigma: float = option(0.1, "standard deviation of the first candidates; of a zeroth-order estimator's every probe")
     bound: float = option(0.0, "search within +-bound; 0: unbounded")
-    lr: float = option(0.0, "learning rate of a zeroth-order estimator; 0: its own")
+    lr: float = option(0.0, "learning rate of a zeroth-order estimator, 0: its own; of first-order, 0: 1e-3")
+    weight_decay: float = option(0.0, "first-order: AdamW's decay of A and B")
     update: str = option("", "step of a zeroth-order estimator: sgd, momentum, adam; nothing: its own")
     noise: str = option("", "its probes: gaussian, rademacher, plane (random, of few dimensions); nothing: its own")
     plane_dim: int = option(0, "dimensions of --noise plane; 0: 32")
@@ -93,11 +95,25 @@ class TuneConfig(ModelConfig):
         "batched", "batched; or sequential: one candidate a forward of the plain PEFT model, to compare"
     )
     visit: int = option(1, "generations per visit of a layer")
-    dev_every: int = option(0, "evaluations between looks at the dev set; 0: once per sweep")
+    dev_every: int = option(0, "evaluations between looks at the dev set; 0: once per sweep; first-order: 20 in all")
     selection: str = option("incumbent", "what is looked at: incumbent, or sample (the release's last candidate)")
     preset: str = option("", "a paper's settings: dfo-lora, mezo-lora, mezo-gv-lora, mezo-greedy-lora")
     test_split: str = option("test", "scored at the end: test, dev (which selection saw) or none")
     output: str = option("", "run folder; nothing: a new one under runs/")
+
+    @property
+    def first_order(self) -> bool:
+        return self.method == "first-order"
+
+    @property
+    def generation_size(self) -> int:
+        """Evaluations of one generation: a population, or one step along a gradient."""
+        return 1 if self.first_order else self.population
+
+    @property
+    def search(self) -> str:
+        """What does the work, for run folders and scores."""
+        return "adamw" if self.first_order else self.optimizer
 
     @property
     def optimizer_options(self) -> dict[str, Any]:
@@ -109,19 +125,38 @@ class TuneConfig(ModelConfig):
         super().check()
         for name in ("budget", "population", "rank", "visit", "subspace_dim"):
             _at_least(self, name, 1)
-        for name in ("dev_every", "bound", "lr", "best_share", "plane_dim", "plane_steps"):
+        for name in ("dev_every", "bound", "lr", "weight_decay", "best_share", "plane_dim", "plane_steps"):
             _at_least(self, name, 0)
         for name in ("sigma", "scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{flag(name)}: {getattr(self, name)} cannot work; give a number above 0")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise unknown(flag(name), getattr(self, name), choices)
+        if self.first_order:
+            self._check_first_order()
+        else:
+            self._check_gradient_free()
+
+    def _check_gradient_free(self) -> None:
         if self.budget < self.population:
             raise UserError(f"--budget: {self.budget} is less than one generation of --population {self.population}")
         if self.incumbent == "best" and self.optimizer not in ("cma", "sep-cma"):
             raise UserError(f"--incumbent: best is for cma and sep-cma; {self.optimizer} has one rule of its own")
+        if self.weight_decay:
+            raise UserError("--weight-decay: gradient-free search does not take it; it is for --method first-order")
         self._check_options()
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise unknown(flag(name), getattr(self, name), choices)
+
+    def _check_first_order(self) -> None:
+        """Refuse what means nothing where gradients are followed: any such option that is not at its default."""
+        for name in _GRADIENT_FREE:
+            if getattr(self, name) != getattr(TuneConfig, name):  # a field's default is the class's attribute
+                raise UserError(f"{flag(name)}: --method first-order does not take it; it is for gradient-free search")
+        if self.objective == "metric":
+            raise UserError("--objective: metric has no gradient; --method first-order takes cross-entropy or hinge")
+        for name in ("lr", "weight_decay"):
+            if not getattr(self, name) < math.inf:
+                raise UserError(f"{flag(name)}: {getattr(self, name)} cannot work; give a finite number")
 
     def _check_options(self) -> None:
         """Refuse an option for an optimizer that does not take it."""
@@ -138,7 +173,14 @@ class TuneConfig(ModelConfig):
 # Options of some optimizers; empty, zero or false leaves them to the optimizer.
 _OPTIONAL = ("lr", "update", "noise", "plane_dim", "plane_steps", "best_share", "weights", "antithetic", "paper_scale")
 
+# Options that mean nothing to back-propagation. The preset comes first: it is what the user gave, the rest follow.
+_GRADIENT_FREE = (
+    "preset", "optimizer", "subspace", "subspace_dim", "scale", "mode", "population", "sigma", "bound", "incumbent",
+    "engine", "visit", "selection", *(name for name in _OPTIONAL if name != "lr"),
+)  # fmt: skip
+
 _CHOICES = {
+    "method": ("gradient-free", "first-order"),
     "engine": ("batched", "sequential"),
     "mode": ("layerwise", "joint"),
     "incumbent": ("mean", "best"),
