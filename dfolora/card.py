@@ -32,8 +32,8 @@ def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Pr
         for name in after
     ]
     how = f"without gradients: `{config.optimizer}` in the `{config.subspace}` subspace"
-    if config.first_order:
-        how = "by back-propagation: AdamW on A and B"
+    if config.method != "gradient-free":
+        how = f"by back-propagation ({config.method}: `{config.search}` on A and B)"
     words = ", ".join(prompt.words) if prompt.words else "each example's own choices"
     return "\n".join(
         [

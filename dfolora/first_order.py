@@ -39,6 +39,8 @@ class FirstOrder:
         adapter: holds the current factors while running, the selected ones afterwards.
         engine: the training batch.
         selection: the dev set, and the adapter that it likes best so far.
+        chosen: indices of the layers that gradients are taken of: all of them.
+        size: evaluations of a step.
         last: the line of the log at which the run stands.
     """
 
@@ -50,14 +52,14 @@ class FirstOrder:
         rows = scorer.encode(train)
         self.selection = Selection(adapter, scorer, dev, "incumbent", config.chunk_tokens)
         self.data_checksum = digest([rows, self.selection.rows])
-        self.labels = scorer.labels(train)
-        self.engine = Gradient(adapter, rows, self.labels, config.chunk_tokens)
+        self.engine = Gradient(adapter, rows, scorer.labels(train), config.chunk_tokens)
+        self.labels = scorer.labels(train).to(self.engine.rows.owner.device)
         task = scorer.task
         self.objective = make_objective(config.objective, lambda found: task.main(task.measure(train, found)))
         self.modules = {name: module for layer in adapter.layers for name, module in layer.modules.items()}
-        self.factors = [factor for module in self.modules.values() for factor in module.factors()]
-        self.optimizer = torch.optim.AdamW(self.factors, lr=config.lr or LR, weight_decay=config.weight_decay)
         self.last = self.selection.best
+        self.size = 1
+        self._choose(range(len(adapter.layers)))
 
     def prepare(self, resume: Run | None = None) -> None:
         """Set the factors to where they start, or to where an interrupted run goes on; its log is cut back to there.
@@ -65,7 +67,7 @@ class FirstOrder:
         Raises:
             UserError: the base model's own loss is not a number; the run's state is damaged or not that of its log.
         """
-        check_base(self.engine, self.labels.to(self.engine.rows.owner.device), self.config)
+        check_base(self.engine, self.labels, self.config)
         for index, layer in enumerate(self.adapter.layers):
             start = {}
             for name, module in layer.modules.items():
@@ -87,13 +89,10 @@ class FirstOrder:
         progress(state, self.selection.best)
         for factor in self.factors:
             factor.requires_grad_(True)
-        while state.evaluations < self.config.budget:
+        while state.evaluations + self.size <= self.config.budget:
             started = time.perf_counter()
             here = self._checksum()
-            losses = self.engine(self.objective)
-            if bool(losses.isfinite()):
-                self._step()
-            self.optimizer.zero_grad()
+            losses = self._generation()
             before, state = state, self._line(state, here, losses, started)
             due = self._look_is_due(before, state)
             if due:
@@ -102,7 +101,7 @@ class FirstOrder:
             if due:
                 self._save(run, state.generation)
             progress(state, self.selection.best)
-            if not losses.isfinite():
+            if not losses[0].isfinite():
                 break
         for factor in self.factors:
             factor.requires_grad_(False)
@@ -111,26 +110,44 @@ class FirstOrder:
 
     # -- parts of the loop ------------------------------------------------------------------------------------------
 
-    def _step(self) -> None:
+    def _choose(self, layers: Sequence[int]) -> None:
+        """Make these layers the ones that AdamW tunes."""
+        self.chosen = list(layers)
+        modules = [module for index in layers for module in self.adapter.layers[index].modules.values()]
+        self.factors = [factor for module in modules for factor in module.factors()]
+        rate = self.config.lr or LR
+        self.optimizer = torch.optim.AdamW(self.factors, lr=rate, weight_decay=self.config.weight_decay)
+
+    def _generation(self) -> Tensor:
+        """One step; the losses that it took, that of the factors before it first."""
+        losses = self._gradient()
+        if bool(losses.isfinite()):
+            self.optimizer.step()
+            for index in self.chosen:
+                self.adapter.moved(index)
+        self.optimizer.zero_grad()
+        return losses.cpu()
+
+    def _gradient(self) -> Tensor:
+        """The loss (1,); leaves its gradient in the factors."""
+        losses = self.engine(self.objective)
         for module in self.modules.values():
             grad = module.factors()[1].grad
             if module.rows is not None and grad is not None:  # value rows of a fused projection are not adapted
                 kept = torch.zeros_like(grad)
                 kept[module.rows] = grad[module.rows]
                 grad.copy_(kept)
-        self.optimizer.step()
-        for index in range(len(self.adapter.layers)):
-            self.adapter.moved(index)
+        return losses
 
     def _line(self, before: Generation, here: str, losses: Tensor, started: float) -> Generation:
-        """The log's line for a step: the loss is that of the factors before it, as is the checksum."""
+        """The log's line for a step: the first loss and the checksum are of the factors before it."""
         line = Generation(
             generation=before.generation + 1,
             sweep=before.generation + 1,
             layer=None,
             checksum=here,
             losses=finite(losses),
-            evaluations=before.evaluations + 1,
+            evaluations=before.evaluations + len(losses),
             token_layers=before.token_layers + self.engine.token_layers,
             forwards=before.forwards + self.engine.forwards,
             seconds=round(before.seconds + time.perf_counter() - started, 4),
@@ -142,11 +159,12 @@ class FirstOrder:
 
     def _look_is_due(self, before: Generation, state: Generation) -> bool:
         every = self.config.dev_every or max(1, self.config.budget // LOOKS)
-        last = state.evaluations == self.config.budget and not self.config.dev_every
+        last = state.evaluations + self.size > self.config.budget and not self.config.dev_every
         return last or state.evaluations // every > before.evaluations // every
 
     def _checksum(self) -> str:
-        return checksum(torch.cat([factor.detach().float().flatten().cpu() for factor in self.factors])[None])
+        factors = [factor for module in self.modules.values() for factor in module.factors()]
+        return checksum(torch.cat([factor.detach().float().flatten().cpu() for factor in factors])[None])
 
     # -- interruption -----------------------------------------------------------------------------------------------
 

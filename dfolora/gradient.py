@@ -48,10 +48,11 @@ class Gradient(Engine):
 
     Attributes:
         backwards: backward passes so far.
+        deepest: the block, counted in running order, that back-propagation goes down to.
     """
 
     def __init__(self, adapter: Adapter, rows: Rows, labels: Tensor, chunk_tokens: int = 0) -> None:
-        self.backwards = 0
+        self.backwards = self.deepest = 0
         super().__init__(
             adapter, rows, chunk_tokens, Levers(prefix=False, shared=False, last_block=False, no_mask=False)
         )
@@ -71,11 +72,25 @@ class Gradient(Engine):
             loss = part.share * objective(scores, part.labels)
             loss.sum().backward()
             total += loss.detach()
-            before = self.token_layers
             self._count(part.rows, 1, 0, len(self.order.blocks))
-            self.token_layers += 2 * (self.token_layers - before)
+            self.token_layers += 2 * sum(self.tokens(part.rows)[self.deepest :])
             self.backwards += 1
         return total
+
+    def block_of(self, layer: int) -> int:
+        """The block, in running order, that an adapted layer is."""
+        return self._block_of[layer]
+
+    def tokens(self, rows: Rows) -> list[int]:
+        """What one forward of these rows counts as, block by block in running order."""
+        counts = self.token_layers, self.forwards
+        found = []
+        for block in range(len(self.order.blocks)):
+            self.token_layers = 0
+            self._count(rows, 1, block, block + 1)
+            found.append(self.token_layers)
+        self.token_layers, self.forwards = counts
+        return found
 
     def reset_counts(self) -> None:
         super().reset_counts()

@@ -16,6 +16,7 @@ from dfolora.config import EvaluateConfig, ModelConfig, TuneConfig
 from dfolora.engine import Engine
 from dfolora.errors import UserError, unknown
 from dfolora.first_order import FirstOrder
+from dfolora.hybrid import Hybrid
 from dfolora.models import LanguageModel
 from dfolora.optimizers import make_optimizer
 from dfolora.run import Run
@@ -27,6 +28,9 @@ from dfolora.tuner import Progress, Tuner
 Examples = Callable[[str], list[Example]]
 """split -> examples: a task's ``load`` with its source filled in."""
 
+_METHODS: dict[str, type[Tuner] | type[FirstOrder]] = {
+    "gradient-free": Tuner, "first-order": FirstOrder, "hybrid": Hybrid,
+}  # fmt: skip
 TEST_BATCH = 512  # examples encoded at a time; the engine cuts them further
 
 
@@ -52,7 +56,7 @@ def tune(
         UserError: whatever the user gave that cannot work; the run folder is made once all of it is checked.
     """
     # Names first: a mistyped optimizer should not cost the loading of a model.
-    if not config.first_order:
+    if config.method == "gradient-free":
         subspace_class(config.subspace)
         options = config.optimizer_options
         make_optimizer(config.optimizer, 2, population=config.population, sigma=config.sigma, **options)
@@ -63,7 +67,7 @@ def tune(
     scorer = Scorer(language_model, task, config.max_length)
     _check_fields(task, scorer.prompt, train[0])
     adapter = adapters.attach(language_model, config.rank, _names(config.target))
-    tuner = (FirstOrder if config.first_order else Tuner)(adapter, scorer, train, dev, config)
+    tuner = _METHODS[config.method](adapter, scorer, train, dev, config)
     if resume is not None:
         resume.check_data(tuner.data_checksum)
     if isinstance(tuner, FirstOrder):
@@ -84,7 +88,8 @@ def tune(
         "task": task.name,
         "method": config.method,
         "optimizer": config.search,
-        "subspace": "" if config.first_order else config.subspace,
+        "subspace": config.subspace if config.method == "gradient-free" else "",
+        "first_order_layers": tuner.chosen if isinstance(tuner, FirstOrder) else [],
         "seed": config.seed,
         "evaluations": state.evaluations,
         "token_layers": state.token_layers,

@@ -48,7 +48,9 @@ class Display:
         self.replayed = run.replay[-1].evaluations if run.replay else 0
         self.started_at = time.monotonic()
         config = self.config
-        how = "first-order LoRA" if config.first_order else f"{config.optimizer} in {config.subspace}"
+        how = f"{config.optimizer} in {config.subspace}"
+        if config.method != "gradient-free":
+            how = f"{config.method} LoRA, {config.search}"
         if run.replay:
             self._print(f"resuming {run.folder} after {run.replay[-1].evaluations} evaluations")
         self._print(
@@ -81,7 +83,7 @@ class Display:
         if state.losses and not losses:
             self.all_bad += 1
             if self.all_bad in (1, 10, 100, 1000):
-                lower = "--lr" if self.config.first_order else "--sigma or --scale"
+                lower = "--sigma or --scale" if self.config.method == "gradient-free" else "--lr"
                 self._print(f"warning: generation {state.generation}: every loss is NaN or infinite; lower {lower}?")
         if self.live:
             self.bar.update(self.bar_task, completed=state.evaluations, description=line)

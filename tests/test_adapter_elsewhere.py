@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import SMALL, TEMPLATE, Command, csv_files, model, rows
+from tiny_models import FIRST_ORDER, SMALL, TEMPLATE, Command, csv_files, model, rows
 
 from dfolora import adapter as adapters
 from dfolora import models
@@ -68,7 +68,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 FAR = [*SMALL, "--selection", "sample", "--dev-every", "4", "--sigma", "2"]
-FIRST_ORDER = ["--method", "first-order", "--budget", "20", "--rank", "2", "--lr", "0.03"]
+HYBRID = [*FIRST_ORDER, "--method", "hybrid", "--rho", "0.6", "--budget", "90", "--alpha", "1"]
 
 
 def tuned(command: Command, folder: Path, kind: str, flags: list[str] = FAR) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def here(kind: str, folder: str | None) -> torch.Tensor:
     return Engine(adapter, Scorer(language_model, task).encode(examples)).incumbent_scores()
 
 
-@pytest.mark.parametrize("flags", [FAR, FIRST_ORDER], ids=["gradient-free", "first-order"])
+@pytest.mark.parametrize("flags", [FAR, FIRST_ORDER, HYBRID], ids=["gradient-free", "first-order", "hybrid"])
 @pytest.mark.parametrize("kind", PLAIN)
 def test_the_same_scores_elsewhere(command: Command, tmp_path: Path, kind: str, flags: list[str]) -> None:
     scores = tuned(command, tmp_path, kind, flags)

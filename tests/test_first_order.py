@@ -15,7 +15,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from tiny_models import SHOTS, Command, csv_files, log, model, rows
+from tiny_models import FIRST_ORDER, SHOTS, Command, Tune, log, model, rows
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from dfolora import cli, gradient, jobs
@@ -25,30 +25,13 @@ from dfolora.run import Generation, Run
 # peft 0.21 reads a name that transformers 5 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
-FIRST = ["--method", "first-order", "--budget", "30", "--rank", "2", "--lr", "0.01", "--dev-every", "4"]
-
-
-class Tune:
-    """Tunes a tiny model on the small files; ``changes`` are flags."""
-
-    def __init__(self, command: Command, folder: Path) -> None:
-        self.command, self.folder, self.files = command, folder, csv_files(folder)
-        self.count = 0
-
-    def flags(self, *changes: object, kind: str = "masked") -> list[object]:
-        return ["--model", model(kind), *self.files, *FIRST, *changes]
-
-    def __call__(self, *changes: object, kind: str = "masked") -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The scores and the log."""
-        self.count += 1
-        output = self.folder / f"run{self.count}"
-        scores = self.command.json("tune", *self.flags(*changes, kind=kind), "--output", output)
-        return scores, log(output)
+# Generations of three evaluations: the gradient's, and in turn a pool of two and the pair that it guides.
+HYBRID = ["--method", "hybrid", "--rho", "0.6", "--optimizer", "guided", "--population", "2", "--dev-every", "12"]
 
 
 @pytest.fixture
 def tune(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Tune:
-    return Tune(Command(capsys), tmp_path)
+    return Tune(Command(capsys), tmp_path, FIRST_ORDER)
 
 
 def plain_loop(folder: str, start: dict[str, torch.Tensor], steps: int, lr: float, decay: float) -> tuple[Any, Any]:
@@ -179,7 +162,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tune: Tune, monkeypatch: pytest.M
         (["--lr", "inf"], "--lr: inf"),
         (["--weight-decay", "-1"], "--weight-decay: -1"),
         (["--method", "second-order"], "--method: unknown 'second-order'"),
-        (["--method", "gradient-free", "--weight-decay", "0.1", "--lr", "0"], "--weight-decay: gradient-free"),
+        (["--method", "gradient-free", "--weight-decay", "0.1", "--lr", "0"], "--weight-decay: it is for --method"),
     ],
 )
 def test_what_it_does_not_take(tune: Tune, tmp_path: Path, changes: list[str], said: str) -> None:
@@ -204,12 +187,15 @@ def assert_same(first: object, second: object) -> None:
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("kind", ["masked", "causal"])
-@pytest.mark.parametrize("stop", [0, 3, 4, 14, 30])
-def test_goes_on_from_anywhere(tune: Tune, tmp_path: Path, stop: int, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("changes", "kind"), [([], "masked"), ([], "causal"), (HYBRID, "masked"), ([*HYBRID, "--budget", "90"], "seq2seq")]
+)
+@pytest.mark.parametrize("stop", [0, 3, 4, 10, 30])
+def test_goes_on_from_anywhere(tune: Tune, tmp_path: Path, stop: int, changes: list[str], kind: str) -> None:
     """Before the first look, at a look, after some, and when nothing is left to do but the scores."""
-    scores, lines = tune(kind=kind)
-    flags = [str(flag) for flag in tune.flags(kind=kind)]
+    scores, lines = tune(*changes, kind=kind)
+    stop = min(stop, len(lines) - 1)
+    flags = [str(flag) for flag in tune.flags(*changes, kind=kind)]
     given = {name.removeprefix("--"): value for name, value in zip(flags[::2], flags[1::2], strict=True)}
     config = build(TuneConfig, {**given, "output": str(tmp_path / "cut")})
     task, examples = cli._task(config)
@@ -221,7 +207,7 @@ def test_goes_on_from_anywhere(tune: Tune, tmp_path: Path, stop: int, kind: str)
     with pytest.raises(KeyboardInterrupt):
         jobs.tune(config, task, examples, progress=progress)
     assert log(tmp_path / "cut") == lines[: stop + 1]
-    assert (tmp_path / "cut" / "state.safetensors").exists() == (stop >= 4)
+    assert (tmp_path / "cut" / "state.safetensors").exists() == any(line["dev"] for line in lines[1 : stop + 1])
     run = Run.open(str(tmp_path / "cut"))
     assert run.config == config
     jobs.tune(run.config, task, examples, run)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
-from tiny_models import SMALL, Command, csv_files, log, model
+from tiny_models import SMALL, Command, Tune, log, model
 
 from dfolora import tuner as tuners
 from dfolora.config import PRESETS
@@ -19,21 +19,6 @@ from dfolora.objectives import OBJECTIVE_NAMES
 from dfolora.run import Generation
 from dfolora.selection import Selection
 from dfolora.subspaces import SUBSPACE_NAMES
-
-
-class Tune:
-    """Tunes the tiny masked model on the small files; ``changes`` are flags."""
-
-    def __init__(self, command: Command, folder: Path) -> None:
-        self.command, self.folder, self.files = command, folder, csv_files(folder)
-        self.count = 0
-
-    def __call__(self, *changes: object, kind: str = "masked") -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The scores and the log."""
-        self.count += 1
-        output = self.folder / f"run{self.count}"
-        scores = self.command.json("tune", "--model", model(kind), *self.files, *SMALL, *changes, "--output", output)
-        return scores, log(output)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,7 @@ def csv_files(folder: Path) -> list[str]:
 
 
 SMALL = ["--budget", "24", "--population", "4", "--subspace-dim", "20", "--rank", "2", "--sigma", "0.5"]
+FIRST_ORDER = ["--method", "first-order", "--budget", "30", "--rank", "2", "--lr", "0.01", "--dev-every", "4"]
 
 
 class Command:
@@ -151,6 +152,24 @@ class Command:
         assert self.out.count("\n") == 1
         found: dict[str, Any] = json.loads(self.out)
         return found
+
+
+class Tune:
+    """Tunes a tiny model on the small files, over and over; ``base`` and ``changes`` are flags."""
+
+    def __init__(self, command: Command, folder: Path, base: Sequence[object] = SMALL) -> None:
+        self.command, self.folder, self.base, self.files = command, folder, base, csv_files(folder)
+        self.count = 0
+
+    def flags(self, *changes: object, kind: str = "masked") -> list[object]:
+        return ["--model", model(kind), *self.files, *self.base, *changes]
+
+    def __call__(self, *changes: object, kind: str = "masked") -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The scores and the log."""
+        self.count += 1
+        output = self.folder / f"run{self.count}"
+        scores = self.command.json("tune", *self.flags(*changes, kind=kind), "--output", output)
+        return scores, log(output)
 
 
 def log(run: object) -> list[dict[str, Any]]:
