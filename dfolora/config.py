@@ -67,7 +67,9 @@ class ModelConfig:
 class TuneConfig(ModelConfig):
     """Everything about one run of ``tune``."""
 
-    method: str = option("gradient-free", "gradient-free; first-order: AdamW on A and B by back-propagation; hybrid")
+    method: str = option(
+        "gradient-free", "gradient-free; first-order: AdamW by back-propagation; hybrid: that for some layers"
+    )
     optimizer: str = option("cma", "see `dfolora optimizers`")
     subspace: str = option("pca", "where to search: pca, frozen-a, xs, full, factors, lora, paper")
     subspace_dim: int = option(500, "numbers per layer that are searched; xs, full, factors and lora have their own")

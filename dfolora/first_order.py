@@ -192,8 +192,8 @@ class FirstOrder:
         ]
 
     def _save(self, run: Run, generation: int) -> None:
-        """Write the factors, the selected ones and AdamW's moments."""
-        tensors = {}
+        """Write the factors, the selected ones, AdamW's moments and the layers that they are of."""
+        tensors = {"chosen": torch.tensor(self.chosen)}
         for what, factors in (("now", self.adapter.state()), ("kept", self.selection.kept)):
             for layer in factors:
                 for name, (a, b) in layer.items():

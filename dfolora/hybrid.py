@@ -49,7 +49,10 @@ class Hybrid(FirstOrder):
         self.estimator: Optimizer | None = None
         super().prepare()
         self.importance = self._profile()
-        self._choose(choose(config.first_order_layers, self.importance, self.costs(), config.rho, config.seed))
+        chosen = choose(config.first_order_layers, self.importance, self.costs(), config.rho, config.seed)
+        if resume is not None and "chosen" in (kept := resume.load_state()[0]):
+            chosen = kept["chosen"].tolist()  # on a GPU rounding may make another choice of a tie
+        self._choose(chosen)
         self.engine.deepest = min(self.engine.block_of(layer) for layer in self.chosen)
         if config.alpha:
             rest = [index for index in range(len(self.adapter.layers)) if index not in self.chosen]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import FIRST_ORDER, Command, Tune
 
-from dfolora import hybrid
+from dfolora import gradient, hybrid
 from dfolora.config import TuneConfig, build
 
 LAYERS = ["--method", "hybrid", "--rho", "0.6", "--budget", "60"]
@@ -73,6 +73,20 @@ def test_rules_choose_within_the_same_cost(tune: Tune, rule: str) -> None:
     scores, _ = tune(*LAYERS, "--first-order-layers", rule, kind="seq2seq")
     # One decoder token attends to itself whatever query and key are: those layers, the last ones, have no gradient.
     assert scores["first_order_layers"] == ([1] if rule == "importance" else [1, 2, 3])
+
+
+def test_a_resumed_run_keeps_its_layers(tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call, calls = gradient.Gradient.__call__, iter(range(100))
+
+    def stopped(self: Any, objective: Any) -> torch.Tensor:
+        if next(calls) == 9:
+            raise KeyboardInterrupt
+        return call(self, objective)
+
+    monkeypatch.setattr(gradient.Gradient, "__call__", stopped)
+    assert tune.command("tune", *tune.flags(*LAYERS), "--output", tmp_path / "cut") == 130
+    monkeypatch.setattr(hybrid, "choose", lambda *_: [0])  # as if rounding had decided otherwise this time
+    assert tune.command.json("tune", "--resume", tmp_path / "cut")["first_order_layers"] == [1]
 
 
 @pytest.mark.parametrize(
