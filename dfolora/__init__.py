@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from dfolora.engine import Engine as Engine
     from dfolora.engine import Rows as Rows
     from dfolora.errors import UserError as UserError
+    from dfolora.first_order import FirstOrder as FirstOrder
+    from dfolora.hybrid import Hybrid as Hybrid
     from dfolora.jobs import evaluate as evaluate
     from dfolora.jobs import tune as tune
     from dfolora.models import LanguageModel as LanguageModel
@@ -37,6 +39,8 @@ _PLACES = {
     "Engine": "engine",
     "Rows": "engine",
     "UserError": "errors",
+    "FirstOrder": "first_order",
+    "Hybrid": "hybrid",
     "evaluate": "jobs",
     "tune": "jobs",
     "LanguageModel": "models",

@@ -110,6 +110,11 @@ class Adapter:
     def rank(self) -> int:
         return int(next(iter(self.layers[0].modules.values())).factors()[0].shape[0])
 
+    def moved(self, layer: int) -> None:
+        """To be called once a layer's factors have been changed in place."""
+        self.versions[layer] += 1
+        self.active[layer] = bool(self._b_norm(self.layers[layer]) > 0)
+
     def write(self, layer: int, factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Make one candidate, factors of P = 1, the incumbent of a layer."""
         with torch.no_grad():
@@ -117,12 +122,11 @@ class Adapter:
                 own_a, own_b = self.layers[layer].modules[name].factors()
                 own_a.copy_(a[0])
                 own_b.copy_(b[0])
-        self.versions[layer] += 1
-        self.active[layer] = bool(self._b_norm(self.layers[layer]) > 0)
+        self.moved(layer)
 
     def read(self, layer: int) -> Factors:
         """A copy of a layer's incumbent as factors of P = 1."""
-        return {name: (m.factors()[0][None].clone(), m.factors()[1][None].clone())
+        return {name: (m.factors()[0].detach()[None].clone(), m.factors()[1].detach()[None].clone())
                 for name, m in self.layers[layer].modules.items()}  # fmt: skip
 
     def state(self) -> list[Factors]:
@@ -322,7 +326,12 @@ def _searched_rows(model: Any, name: str, module: Any) -> Tensor | None:
     return rows.view(heads, 3, -1)[:, :2].reshape(-1)  # per head [query, key, value]
 
 
-def _dequantised(linear: nn.Module) -> Tensor:
+def _dequantised(linear: Any) -> Tensor:
+    weight = linear.weight
+    if type(weight).__name__ == "Int8Params":
+        # Not by PEFT, which on a CPU leaves the layer without its scales. Rows are scaled to 127 (LLM.int8()).
+        scales = linear.state.SCB if linear.state.SCB is not None else weight.SCB
+        return weight.data.float() * scales.float()[:, None] / 127
     from peft.utils.integrations import dequantize_module_weight
 
     return dequantize_module_weight(linear)

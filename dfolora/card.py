@@ -31,6 +31,9 @@ def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Pr
         for split, before, after in looks
         for name in after
     ]
+    how = f"without gradients: `{config.optimizer}` in the `{config.subspace}` subspace"
+    if config.method != "gradient-free":
+        how = f"by back-propagation ({config.method}: `{config.search}` on A and B)"
     words = ", ".join(prompt.words) if prompt.words else "each example's own choices"
     return "\n".join(
         [
@@ -39,10 +42,9 @@ def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Pr
             "---",
             f"# LoRA adapter for {config.model}",
             "",
-            f"Found by dfolora without gradients: `{config.optimizer}` in the `{config.subspace}` subspace, rank "
-            f"{config.rank}, seed {config.seed}, {scores['evaluations']} evaluations of {counts['train']} "
-            f"examples ({scores['token_layers']} token-layers). Chosen on {counts['dev']} dev examples after "
-            f"{scores['selected_at']} evaluations.",
+            f"Found by dfolora {how}, rank {config.rank}, seed {config.seed}, {scores['evaluations']} evaluations of "
+            f"{counts['train']} examples ({scores['token_layers']} token-layers). Chosen on {counts['dev']} dev "
+            f"examples after {scores['selected_at']} evaluations.",
             "",
             f"Task `{scores['task']}`, prompt `{prompt.template}`, answers: {words}.",
             "",

@@ -68,6 +68,9 @@ class ModelConfig:
 class TuneConfig(ModelConfig):
     """Everything about one run of ``tune``."""
 
+    method: str = option(
+        "gradient-free", "gradient-free; first-order: AdamW by back-propagation; hybrid: that for some layers"
+    )
     optimizer: str = option("cma", "see `dfolora optimizers`")
     subspace: str = option("pca", "where to search: pca, frozen-a, xs, full, factors, lora, paper")
     subspace_dim: int = option(500, "numbers per layer that are searched; xs, full, factors and lora have their own")
@@ -76,12 +79,16 @@ class TuneConfig(ModelConfig):
     target: str = option("", "names of modules to adapt, separated by commas; nothing: query and key")
     mode: str = option("layerwise", "layerwise: one layer at a time; joint: all layers at once")
     objective: str = option("cross-entropy", "what is minimised: cross-entropy, hinge, metric")
-    budget: int = option(3000, "evaluations: candidates scored on the whole few-shot set")
+    budget: int = option(3000, "evaluations: candidates, or first-order steps, on the whole few-shot set")
     population: int = option(20, "candidates per generation")
     batch: int = option(0, "examples that a generation is scored on, drawn anew each time; 0: all of them")
     sigma: float = option(0.1, "standard deviation of the first candidates; of a zeroth-order estimator's every probe")
     bound: float = option(0.0, "search within +-bound; 0: unbounded")
-    lr: float = option(0.0, "learning rate of a zeroth-order estimator; 0: its own")
+    lr: float = option(0.0, "learning rate of a zeroth-order estimator, 0: its own; of first-order, 0: 1e-3")
+    weight_decay: float = option(0.0, "first-order: AdamW's decay of A and B")
+    rho: float = option(0.5, "hybrid: share of a whole backward pass that the first-order layers may cost")
+    alpha: float = option(0.1, "hybrid: rate of the zeroth-order part, as a share of --lr; 0: leave that part out")
+    first_order_layers: str = option("importance", "hybrid: which layers get gradients: importance, last, random")
     update: str = option("", "step of a zeroth-order estimator: sgd, momentum, adam; nothing: its own")
     noise: str = option("", "its probes: gaussian, rademacher, plane (random, of few dimensions); nothing: its own")
     plane_dim: int = option(0, "dimensions of --noise plane; 0: 32")
@@ -95,11 +102,22 @@ class TuneConfig(ModelConfig):
         "batched", "batched; or sequential: one candidate a forward of the plain PEFT model, to compare"
     )
     visit: int = option(1, "generations per visit of a layer")
-    dev_every: int = option(0, "evaluations between looks at the dev set; 0: once per sweep")
+    dev_every: int = option(0, "evaluations between looks at the dev set; 0: once per sweep; first-order: 20 in all")
     selection: str = option("incumbent", "what is looked at: incumbent, or sample (the release's last candidate)")
     preset: str = option("", "a paper's settings: dfo-lora, mezo-lora, mezo-gv-lora, mezo-greedy-lora")
     test_split: str = option("test", "scored at the end: test, dev (which selection saw) or none")
     output: str = option("", "run folder; nothing: a new one under runs/")
+
+    @property
+    def generation_size(self) -> int:
+        """Evaluations of one generation: a population, one step along a gradient, or both."""
+        probes = 0 if self.method == "first-order" or (self.method == "hybrid" and not self.alpha) else self.population
+        return probes + (self.method != "gradient-free")
+
+    @property
+    def search(self) -> str:
+        """What does the work, for run folders and scores."""
+        return {"first-order": "adamw", "hybrid": f"adamw+{self.optimizer}"}.get(self.method, self.optimizer)
 
     @property
     def optimizer_options(self) -> dict[str, Any]:
@@ -111,19 +129,50 @@ class TuneConfig(ModelConfig):
         super().check()
         for name in ("budget", "population", "rank", "visit", "subspace_dim"):
             _at_least(self, name, 1)
-        for name in ("batch", "dev_every", "bound", "lr", "best_share", "plane_dim", "plane_steps"):
+        for name in ("batch", "dev_every", "bound", "lr", "weight_decay", "best_share", "plane_dim", "plane_steps"):
             _at_least(self, name, 0)
         for name in ("sigma", "scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{flag(name)}: {getattr(self, name)} cannot work; give a number above 0")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise unknown(flag(name), getattr(self, name), choices)
+        for name in ("weight_decay", "rho", "alpha", "first_order_layers"):
+            takers = ("hybrid",) if name != "weight_decay" else ("first-order", "hybrid")
+            if self.method not in takers and getattr(self, name) != getattr(TuneConfig, name):
+                raise UserError(f"{flag(name)}: it is for --method {' and '.join(takers)}, not for {self.method}")
+        if self.method == "gradient-free":
+            self._check_gradient_free()
+        else:
+            self._check_first_order()
+
+    def _check_gradient_free(self) -> None:
         if self.budget < self.population:
             raise UserError(f"--budget: {self.budget} is less than one generation of --population {self.population}")
         if self.incumbent == "best" and self.optimizer not in ("cma", "sep-cma"):
             raise UserError(f"--incumbent: best is for cma and sep-cma; {self.optimizer} has one rule of its own")
         self._check_options()
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise unknown(flag(name), getattr(self, name), choices)
+
+    def _check_first_order(self) -> None:
+        """Refuse what means nothing where gradients are followed: any such option that is not at its default."""
+        for name in (*_OF_SEARCH, *(() if self.method == "hybrid" else _OF_ESTIMATORS)):
+            if getattr(self, name) != getattr(TuneConfig, name):  # a field's default is the class's attribute
+                raise UserError(f"{flag(name)}: --method {self.method} does not take it")
+        if self.objective == "metric":
+            raise UserError(f"--objective: metric has no gradient; --method {self.method} needs cross-entropy or hinge")
+        for name in ("lr", "weight_decay", "alpha"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{flag(name)}: {getattr(self, name)} cannot work; give a finite number, 0 or more")
+        if self.method == "hybrid":
+            if not 0 < self.rho <= 1:
+                raise UserError(f"--rho: {self.rho} cannot work; give a share above 0, at most 1")
+            if self.budget < self.generation_size:
+                raise UserError(f"--budget: {self.budget} is less than one step, {self.generation_size} evaluations")
+            from dfolora.optimizers import option_names
+
+            if "lr" not in option_names(self.optimizer):
+                raise UserError(f"--optimizer: {self.optimizer} is no zeroth-order estimator; try spsa")
+            self._check_options()
 
     def _check_options(self) -> None:
         """Refuse an option for an optimizer that does not take it."""
@@ -140,7 +189,19 @@ class TuneConfig(ModelConfig):
 # Options of some optimizers; empty, zero or false leaves them to the optimizer.
 _OPTIONAL = ("lr", "update", "noise", "plane_dim", "plane_steps", "best_share", "weights", "antithetic", "paper_scale")
 
+# Options that mean nothing to back-propagation, and those that a hybrid's zeroth-order part takes. The preset comes
+# first: it is what the user gave, the rest follows from it.
+_OF_SEARCH = (
+    "preset", "subspace", "subspace_dim", "scale", "mode", "bound", "incumbent", "engine", "visit", "selection",
+)  # fmt: skip
+_OF_ESTIMATORS = ("optimizer", "population", "sigma", *(name for name in _OPTIONAL if name != "lr"))
+
+# What a method takes where nothing was given.
+_METHODS: dict[str, dict[str, Any]] = {"hybrid": {"optimizer": "spsa", "population": 2, "sigma": 1e-2}}
+
 _CHOICES = {
+    "method": ("gradient-free", "first-order", "hybrid"),
+    "first_order_layers": ("importance", "last", "random"),
     "engine": ("batched", "sequential"),
     "mode": ("layerwise", "joint"),
     "incumbent": ("mean", "best"),
@@ -238,6 +299,8 @@ def build(kind: type[Config], given: Mapping[str, Any], source: str = "flags") -
         if preset not in PRESETS:
             raise unknown("--preset", preset, PRESETS)
         values = {**PRESETS[preset], **values}
+    if kind is TuneConfig:
+        values = {**_METHODS.get(str(values.get("method")), {}), **values}
     typed = {name: _typed(name, value, hints[name]) for name, value in values.items()}
     config = kind(**typed)
     config.check()

@@ -15,6 +15,8 @@ from dfolora.card import model_card
 from dfolora.config import EvaluateConfig, ModelConfig, TuneConfig
 from dfolora.engine import Engine
 from dfolora.errors import UserError, unknown
+from dfolora.first_order import FirstOrder
+from dfolora.hybrid import Hybrid
 from dfolora.models import LanguageModel
 from dfolora.optimizers import make_optimizer
 from dfolora.run import Run
@@ -26,6 +28,9 @@ from dfolora.tuner import Progress, Tuner
 Examples = Callable[[str], list[Example]]
 """split -> examples: a task's ``load`` with its source filled in."""
 
+_METHODS: dict[str, type[Tuner] | type[FirstOrder]] = {
+    "gradient-free": Tuner, "first-order": FirstOrder, "hybrid": Hybrid,
+}  # fmt: skip
 TEST_BATCH = 512  # examples encoded at a time; the engine cuts them further
 
 
@@ -44,15 +49,17 @@ def tune(
         started: called once the run folder exists.
 
     Returns:
-        The scores, as saved in ``scores.json``: ``model, task, optimizer, subspace, seed, evaluations, token_layers,
-        seconds, zero_shot, tuned, dev_zero_shot, dev_tuned, run, adapter`` and a few more.
+        The scores, as saved in ``scores.json``: ``model, task, method, optimizer, subspace, seed, evaluations,
+        token_layers, seconds, zero_shot, tuned, dev_zero_shot, dev_tuned, run, adapter`` and a few more.
 
     Raises:
         UserError: whatever the user gave that cannot work; the run folder is made once all of it is checked.
     """
     # Names first: a mistyped optimizer should not cost the loading of a model.
-    subspace_class(config.subspace)
-    make_optimizer(config.optimizer, 2, population=config.population, sigma=config.sigma, **config.optimizer_options)
+    if config.method == "gradient-free":
+        subspace_class(config.subspace)
+        options = config.optimizer_options
+        make_optimizer(config.optimizer, 2, population=config.population, sigma=config.sigma, **options)
     train, dev = examples("train"), examples("dev")
     test = [] if config.test_split == "none" else examples(config.test_split)
     _check_train(task, train)
@@ -60,32 +67,39 @@ def tune(
     scorer = Scorer(language_model, task, config.max_length)
     _check_fields(task, scorer.prompt, train[0])
     adapter = adapters.attach(language_model, config.rank, _names(config.target))
-    tuner = Tuner(adapter, scorer, train, dev, config)
-    if resume is None:
+    tuner = _METHODS[config.method](adapter, scorer, train, dev, config)
+    if resume is not None:
+        resume.check_data(tuner.data_checksum)
+    if isinstance(tuner, FirstOrder):
+        tuner.prepare(resume)
+        run = resume or Run.create(config, language_model.device, tuner.data_checksum)
+    elif resume is None:
         measured = tuner.prepare()
         run = Run.create(config, language_model.device, tuner.data_checksum)
         run.save_subspace(measured)
     else:
         run = resume
-        run.check_data(tuner.data_checksum)
         tuner.prepare(run.load_subspace(len(adapter.layers)))
     started(run)
     tuner.fit(run, progress)
-    state, best = tuner.last, tuner.best
+    state, best = tuner.last, tuner.selection.best
     scores: dict[str, Any] = {
         "model": config.model,
         "task": task.name,
-        "optimizer": config.optimizer,
-        "subspace": config.subspace,
+        "method": config.method,
+        "optimizer": config.search,
+        "subspace": config.subspace if config.method == "gradient-free" else "",
+        "first_order_layers": tuner.chosen if isinstance(tuner, FirstOrder) else [],
         "seed": config.seed,
         "evaluations": state.evaluations,
         "token_layers": state.token_layers,
         "dev_token_layers": state.dev_token_layers,
         "forwards": state.forwards,
+        "backwards": state.backwards,
         "seconds": state.seconds,
         "zero_shot": {},
         "tuned": {},
-        "dev_zero_shot": tuner.base_dev,
+        "dev_zero_shot": tuner.selection.base,
         "dev_tuned": best.dev["metrics"] if best.dev else {},
         "selected_at": best.evaluations,
         "examples": {"train": len(train), "dev": len(dev), config.test_split: len(test)},

@@ -48,10 +48,13 @@ class Display:
         self.replayed = run.replay[-1].evaluations if run.replay else 0
         self.started_at = time.monotonic()
         config = self.config
+        how = f"{config.optimizer} in {config.subspace}"
+        if config.method != "gradient-free":
+            how = f"{config.method} LoRA, {config.search}"
         if run.replay:
             self._print(f"resuming {run.folder} after {run.replay[-1].evaluations} evaluations")
         self._print(
-            f"tuning {config.model} for {self.task}: {config.optimizer} in {config.subspace}, seed {config.seed}, "
+            f"tuning {config.model} for {self.task}: {how}, seed {config.seed}, "
             f"budget {config.budget} evaluations; run folder {run.folder}"
         )
         if self.live:
@@ -80,12 +83,11 @@ class Display:
         if state.losses and not losses:
             self.all_bad += 1
             if self.all_bad in (1, 10, 100, 1000):
-                self._print(
-                    f"warning: generation {state.generation}: every loss is NaN or infinite; lower --sigma or --scale?"
-                )
+                lower = "--sigma or --scale" if self.config.method == "gradient-free" else "--lr"
+                self._print(f"warning: generation {state.generation}: every loss is NaN or infinite; lower {lower}?")
         if self.live:
             self.bar.update(self.bar_task, completed=state.evaluations, description=line)
-        elif time.monotonic() - self.last_line > QUIET_SECONDS or left < self.config.population:
+        elif time.monotonic() - self.last_line > QUIET_SECONDS or left < self.config.generation_size:
             self.last_line = time.monotonic()
             self._print(line)
 

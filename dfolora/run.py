@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -44,6 +44,7 @@ class Generation:
         evaluations, token_layers, forwards, seconds: totals so far, selection not included.
         dev: the look at the dev set after this generation, if there was one: ``metrics``, ``main``, ``loss``.
         dev_token_layers: total cost of such looks so far.
+        backwards: backward passes so far; none where no gradient is used.
     """
 
     generation: int
@@ -57,6 +58,7 @@ class Generation:
     seconds: float
     dev: dict[str, Any] | None = None
     dev_token_layers: int = 0
+    backwards: int = 0
 
     def loss_tensor(self) -> Tensor:
         return torch.tensor([math.nan if loss is None else loss for loss in self.losses], dtype=torch.float32)
@@ -166,6 +168,38 @@ class Run:
             raise UserError(f"--resume: {str(path)!r} is damaged or belongs to another model") from error
         return measured
 
+    def save_state(self, tensors: Mapping[str, Tensor], generation: int) -> None:
+        """Keep what a first-order run needs to go on after ``generation``; whole or not at all."""
+        partial = self.folder / "state.safetensors.partial"
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, partial, metadata={"generation": str(generation)})
+        partial.rename(self.folder / "state.safetensors")
+
+    def load_state(self) -> tuple[dict[str, Tensor], int]:
+        """What ``save_state`` kept and the generation that it stands after; nothing and 0 where nothing was kept.
+
+        Raises:
+            UserError: the file is damaged, or of a generation that the log does not have.
+        """
+        path = self.folder / "state.safetensors"
+        if not path.exists():
+            return {}, 0
+        try:
+            with safe_open(path, "pt") as file:
+                generation = int(file.metadata()["generation"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"--resume: {str(path)!r} is damaged") from error
+        if not 0 < generation < len(self.replay):
+            raise UserError(f"--resume: {str(path)!r} is of generation {generation}, which the log does not have")
+        return tensors, generation
+
+    def rewind(self, generation: int) -> None:
+        """Drop what the log says after a generation: it is going to be run again."""
+        self.replay = self.replay[: generation + 1]
+        lines = [json.dumps(asdict(line), allow_nan=False) + "\n" for line in self.replay]
+        write_text(self.folder / "log.jsonl", "".join(lines))
+
     def save_scores(self, scores: Mapping[str, Any]) -> None:
         write_text(self.folder / "scores.json", json.dumps(scores, indent=2) + "\n")
 
@@ -222,7 +256,7 @@ def environment(device: torch.device, data_checksum: str) -> dict[str, Any]:
 
 def _unused(config: TuneConfig) -> Path:
     task = config.task or Path(config.train_file).stem
-    name = f"{task}-{config.optimizer}-seed{config.seed}".replace("/", "-").replace(":", "-")
+    name = f"{task}-{config.search}-seed{config.seed}".replace("/", "-").replace(":", "-")
     number = 1
     while (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1

@@ -25,8 +25,9 @@ from dfolora.objectives import cross_entropy, make_objective
 from dfolora.optimizers import Optimizer, make_optimizer
 from dfolora.run import Generation, Run, checksum, finite
 from dfolora.scoring import Scorer
+from dfolora.selection import Selection
 from dfolora.subspaces import Measured, Subspace, subspace_class
-from dfolora.task import Example, Metrics
+from dfolora.task import Example
 
 Progress = Callable[[Generation, Generation], None]
 """Called after each generation with it and the generation whose adapter is selected so far."""
@@ -60,9 +61,9 @@ class Tuner:
 
     Attributes:
         adapter: holds the incumbents while running, the selected ones afterwards.
-        engine, dev_engine: the training and the dev batch.
-        best, last: the lines of the log whose adapter is selected, and at which the run stands.
-        base_dev: the base model's metrics on the dev set.
+        engine: the training batch.
+        selection: the dev set, and the adapter that it likes best so far.
+        last: the line of the log at which the run stands.
     """
 
     def __init__(
@@ -70,21 +71,17 @@ class Tuner:
     ) -> None:
         self.adapter = adapter
         self.config = config
-        self.scorer = scorer
-        self.train, self.dev = train, dev
+        self.scorer, self.train = scorer, train
         rows = scorer.encode(train)
-        dev_rows = scorer.encode(dev)
-        self.data_checksum = _digest([rows, dev_rows])
+        self.selection = Selection(adapter, scorer, dev, config.selection, config.chunk_tokens)
+        self.data_checksum = digest([rows, self.selection.rows])
         engine = SequentialEngine if config.engine == "sequential" else Engine
         self.engine = engine(adapter, rows, config.chunk_tokens)
-        self.dev_engine = Engine(adapter, dev_rows, config.chunk_tokens)
-        device = self.engine.rows.owner.device
-        self.labels, self.dev_labels = scorer.labels(train).to(device), scorer.labels(dev).to(device)
-        self.objective = make_objective(config.objective, self._measure(train))
+        self.labels = scorer.labels(train).to(self.engine.rows.owner.device)
+        task = scorer.task
+        self.objective = make_objective(config.objective, lambda found: task.main(task.measure(train, found)))
         self.places: list[Place] = []
-        self.best = self.last = Generation(0, 0, None, "", [], 0, 0, 0, 0.0)
-        self.base_dev: Metrics = {}
-        self._selected = adapter.state()
+        self.last = self.selection.best
 
     def prepare(self, measured: list[Measured] | None = None) -> list[Measured]:
         """Build every layer's optimizer and subspace; the incumbents start at z = 0.
@@ -99,9 +96,7 @@ class Tuner:
             UserError: the base model's own loss is not a number; a setting that no subspace or optimizer can work with.
         """
         config, layers = self.config, self.adapter.layers
-        loss = cross_entropy(self.engine.incumbent_scores()[None], self.labels)
-        if not bool(loss.isfinite().all()):
-            raise UserError(f"--dtype: the model's own loss is {float(loss)} in {config.dtype}; try --dtype float32")
+        check_base(self.engine, self.labels, config)
         kind = subspace_class(config.subspace)
         if measured is None:
             measured = statistics.measure(self.adapter, self.engine, kind, config.rank, config.seed)
@@ -131,10 +126,8 @@ class Tuner:
             UserError: a replayed population is not the logged one.
         """
         adapter, replay = self.adapter, iter(run.replay)
-        state = self.best = next(replay, None) or self._look_at_base(run)
-        self.base_dev = state.dev["metrics"] if state.dev else {}
-        self._selected = adapter.state()
-        progress(state, self.best)
+        state = self.selection.begin(run, next(replay, None))
+        progress(state, self.selection.best)
         while state.evaluations + self.config.population <= self.config.budget:
             started = time.perf_counter()
             place = self.places[state.generation // self.config.visit % len(self.places)]
@@ -150,9 +143,9 @@ class Tuner:
                 self._look(state, place, z)
             if logged is None:
                 run.log(state)
-                progress(state, self.best)
+                progress(state, self.selection.best)
         self.last = state
-        adapter.restore(self._selected)
+        self.selection.restore()
 
     # -- parts of the loop ------------------------------------------------------------------------------------------
 
@@ -166,7 +159,8 @@ class Tuner:
         factors, batch = place.factors(z), place.batch
         if batch is None:
             return self.objective(self.engine.scores(place.layer, factors), self.labels).cpu()
-        objective = make_objective(self.config.objective, self._measure([self.train[i] for i in batch.tolist()]))
+        task, examples = self.scorer.task, [self.train[i] for i in batch.tolist()]
+        objective = make_objective(self.config.objective, lambda found: task.main(task.measure(examples, found)))
         return objective(
             self.engine.scores(place.layer, factors, batch), self.labels[batch.to(self.labels.device)]
         ).cpu()
@@ -188,13 +182,6 @@ class Tuner:
         self.engine.reset_counts()
         return line
 
-    def _look_at_base(self, run: Run) -> Generation:
-        """Line 0 of the log: the base model on the dev set."""
-        state = Generation(0, 0, None, "", [], 0, 0, 0, 0.0)
-        self._measure_dev(state)
-        run.log(state)
-        return state
-
     def _look_is_due(self, before: Generation, state: Generation) -> bool:
         every = self.config.dev_every
         if every:
@@ -203,48 +190,21 @@ class Tuner:
         return last or state.generation % (self.config.visit * len(self.places)) == 0
 
     def _look(self, state: Generation, place: Place, z: Tensor) -> None:
-        """Show the adapter to the dev set, unless the log has that already, and select on what it says."""
+        """Show the incumbents to the dev set, or in the release's way the last candidate."""
         kept = None
         if self.config.selection == "sample":  # the release looks at the candidate that happens to be loaded
             kept = self.adapter.state()
             place.write(self.adapter, place.factors(z[-1:]))
-        if state.dev is None:
-            self._measure_dev(state)
-        self._select(state)
+        self.selection.look(state)
         if kept is not None:
             self.adapter.restore(kept)
 
-    def _measure_dev(self, state: Generation) -> None:
-        scores = self.dev_engine.incumbent_scores()
-        metrics = self.scorer.task.measure(self.dev, scores.argmax(-1).tolist())
-        loss = finite(cross_entropy(scores[None], self.dev_labels))[0]
-        state.dev = {"metrics": metrics, "main": self.scorer.task.main(metrics), "loss": loss}
-        state.dev_token_layers += self.dev_engine.token_layers
-        self.dev_engine.reset_counts()
 
-    def _select(self, state: Generation) -> None:
-        """Keep the adapter as it stands if the dev set likes it better; ties go to the lower dev loss."""
-        if self.config.selection == "sample":  # the release: strictly better only, and the base is no candidate
-            better = self.best.generation == 0 or _main(state) > _main(self.best)
-        else:
-            better = _rank(state) > _rank(self.best)
-        if better:
-            self.best = state
-            self._selected = self.adapter.state()
-
-    def _measure(self, examples: Sequence[Example]) -> Callable[[list[int]], float]:
-        task = self.scorer.task
-        return lambda predictions: task.main(task.measure(examples, predictions))
-
-
-def _main(state: Generation) -> float:
-    """The dev metric; of an adapter that broke the model, whose predictions are luck, the worst there is."""
-    return float(state.dev["main"]) if state.dev and state.dev["loss"] is not None else float("-inf")
-
-
-def _rank(state: Generation) -> tuple[float, float]:
-    main = _main(state)
-    return main, -state.dev["loss"] if state.dev and main > float("-inf") else float("-inf")
+def check_base(engine: Engine, labels: Tensor, config: TuneConfig) -> None:
+    """Raise UserError where the base model's own loss is not a number."""
+    loss = cross_entropy(engine.incumbent_scores()[None], labels)
+    if not bool(loss.isfinite().all()):
+        raise UserError(f"--dtype: the model's own loss is {float(loss)} in {config.dtype}; try --dtype float32")
 
 
 def _replayed(run: Run, logged: Generation, z: Tensor) -> Tensor:
@@ -268,10 +228,11 @@ def _seed(seed: int, what: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}/{what}".encode(), digest_size=4).digest(), "little")
 
 
-def _digest(batches: Sequence[Rows]) -> str:
-    digest = hashlib.blake2b(digest_size=8)
+def digest(batches: Sequence[Rows]) -> str:
+    """A checksum of encoded batches: of the data and the tokenizer."""
+    total = hashlib.blake2b(digest_size=8)
     for rows in batches:
         tensors: list[Any] = [*rows.inputs.values(), rows.positions, rows.owner, rows.columns, rows.targets]
         for tensor in tensors:
-            digest.update(b"" if tensor is None else tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
+            total.update(b"" if tensor is None else tensor.cpu().numpy().tobytes())
+    return total.hexdigest()

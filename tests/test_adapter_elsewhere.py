@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import SMALL, TEMPLATE, Command, csv_files, model, rows
+from tiny_models import FIRST_ORDER, SMALL, TEMPLATE, Command, csv_files, model, rows
 
 from dfolora import adapter as adapters
 from dfolora import models
@@ -67,10 +67,13 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
     return Command(capsys)
 
 
-def tuned(command: Command, folder: Path, kind: str) -> dict[str, Any]:
+FAR = [*SMALL, "--selection", "sample", "--dev-every", "4", "--sigma", "2"]
+HYBRID = [*FIRST_ORDER, "--method", "hybrid", "--rho", "0.6", "--budget", "90", "--alpha", "1"]
+
+
+def tuned(command: Command, folder: Path, kind: str, flags: list[str] = FAR) -> dict[str, Any]:
     """A run whose adapter is a far sample, whether it helps or not."""
-    far = ["--selection", "sample", "--dev-every", "4", "--sigma", "2"]
-    return command.json("tune", "--model", model(kind), *csv_files(folder), *SMALL, *far, "--output", folder / "run")
+    return command.json("tune", "--model", model(kind), *csv_files(folder), *flags, "--output", folder / "run")
 
 
 def here(kind: str, folder: str | None) -> torch.Tensor:
@@ -83,9 +86,10 @@ def here(kind: str, folder: str | None) -> torch.Tensor:
     return Engine(adapter, Scorer(language_model, task).encode(examples)).incumbent_scores()
 
 
+@pytest.mark.parametrize("flags", [FAR, FIRST_ORDER, HYBRID], ids=["gradient-free", "first-order", "hybrid"])
 @pytest.mark.parametrize("kind", PLAIN)
-def test_the_same_scores_elsewhere(command: Command, tmp_path: Path, kind: str) -> None:
-    scores = tuned(command, tmp_path, kind)
+def test_the_same_scores_elsewhere(command: Command, tmp_path: Path, kind: str, flags: list[str]) -> None:
+    scores = tuned(command, tmp_path, kind, flags)
     assert scores["selected_at"] > 0
     assert "dfolora" not in PLAIN[kind]
     assert len(PLAIN[kind].strip().splitlines()) < 14

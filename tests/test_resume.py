@@ -20,7 +20,7 @@ from dfolora.config import TuneConfig, build
 from dfolora.engine import Engine
 from dfolora.optimizers import optimizer_names
 from dfolora.run import Generation, Run
-from dfolora.tuner import Tuner
+from dfolora.selection import Selection
 
 NAMES = [*optimizer_names(), "nevergrad:PSO", "nevergrad:DE"]
 LONGER = ["--budget", "40"]  # five generations of each layer
@@ -170,14 +170,14 @@ def test_replay_runs_nothing_that_is_logged(command: Command, tmp_path: Path, mo
         return measure(self, layer, factors)
 
     looks: list[int] = []
-    look = Tuner._measure_dev
+    look = Selection.measure
 
-    def looked(self: Tuner, state: Generation) -> None:
+    def looked(self: Selection, state: Generation) -> None:
         looks.append(state.generation)
         look(self, state)
 
     monkeypatch.setattr(Engine, "scores", counted)
-    monkeypatch.setattr(Tuner, "_measure_dev", looked)
+    monkeypatch.setattr(Selection, "measure", looked)
     command.json("tune", "--resume", run)
     assert calls == [line["layer"] for line in log(scores["run"])[8:]]
     assert looks == [8, 10]

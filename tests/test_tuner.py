@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
-from tiny_models import SMALL, Command, csv_files, log, model
+from tiny_models import SMALL, Command, Tune, log, model
 
 from dfolora import tuner as tuners
 from dfolora.config import PRESETS
@@ -18,23 +18,8 @@ from dfolora.engine import Engine
 from dfolora.errors import UserError
 from dfolora.objectives import OBJECTIVE_NAMES
 from dfolora.run import Generation
+from dfolora.selection import Selection
 from dfolora.subspaces import SUBSPACE_NAMES
-from dfolora.tuner import Tuner
-
-
-class Tune:
-    """Tunes the tiny masked model on the small files; ``changes`` are flags."""
-
-    def __init__(self, command: Command, folder: Path) -> None:
-        self.command, self.folder, self.files = command, folder, csv_files(folder)
-        self.count = 0
-
-    def __call__(self, *changes: object, kind: str = "masked") -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The scores and the log."""
-        self.count += 1
-        output = self.folder / f"run{self.count}"
-        scores = self.command.json("tune", "--model", model(kind), *self.files, *SMALL, *changes, "--output", output)
-        return scores, log(output)
 
 
 @pytest.fixture
@@ -163,13 +148,13 @@ def test_selection_is_the_best_look(tune: Tune, seed: int) -> None:
 
 
 class Selecting:
-    """What ``Tuner._select`` needs of a tuner."""
+    """What ``Selection.choose`` needs of a selection."""
 
-    def __init__(self, selection: str, best: Generation) -> None:
-        self.config = type("Config", (), {"selection": selection})
+    def __init__(self, rule: str, best: Generation) -> None:
+        self.rule = rule
         self.adapter = type("Adapter", (), {"state": lambda _: "kept"})()
         self.best = best
-        self._selected = "base"
+        self.kept = "base"
 
 
 def look(generation: int, main: float, loss: float | None) -> Generation:
@@ -194,9 +179,9 @@ def look(generation: int, main: float, loss: float | None) -> Generation:
 )
 def test_selection_rules(selection: str, best: Generation, new: Generation, taken: bool) -> None:
     holder = Selecting(selection, best)
-    Tuner._select(holder, new)  # type: ignore[arg-type]
+    Selection.choose(holder, new)  # type: ignore[arg-type]
     assert holder.best is (new if taken else best)
-    assert holder._selected == ("kept" if taken else "base")
+    assert holder.kept == ("kept" if taken else "base")
 
 
 def test_sample_selection_keeps_the_sample(tune: Tune) -> None:
@@ -249,15 +234,15 @@ def test_a_generation_without_a_loss(tune: Tune, monkeypatch: pytest.MonkeyPatch
 
 def test_a_broken_adapter_is_not_selected(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     """An adapter under which the model gives NaN may be right by luck: argmax of NaN is class 0."""
-    inside = Tuner._measure_dev
+    inside = Selection.measure
     lucky = {"metrics": {"accuracy": 100.0, "macro_f1": 100.0}, "main": 100.0, "loss": None}
 
-    def broken(self: Tuner, state: Generation) -> None:
+    def broken(self: Selection, state: Generation) -> None:
         inside(self, state)
         if state.generation == 2:
             state.dev = lucky
 
-    monkeypatch.setattr(Tuner, "_measure_dev", broken)
+    monkeypatch.setattr(Selection, "measure", broken)
     scores, lines = tune()
     assert lines[2]["dev"] == json.loads(json.dumps(lucky))
     assert scores["selected_at"] != 8

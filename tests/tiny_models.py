@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ worst would wrong year yellow you young your Question Answer Does Tom Mary Anna 
 sentence pronoun refers correct . , ? ! : ' " * -
 """
 TEMPLATE = "{text} It was {mask}."
+SHOTS = 6  # training examples
 GOOD = "a funny story|very warm music|the fine old film|bright clever play|a sweet little song|kind and happy people"
 BAD = "a dull story|very cold music|the poor old film|boring dark play|a sad little song|slow and wet people"
 
@@ -68,7 +69,7 @@ def tokenizer(kind: str) -> transformers.PreTrainedTokenizerFast:
 
 @cache
 def model(kind: str, seed: int = 0, hidden: int = 32) -> str:
-    """The folder of a tiny random ``masked`` (RoBERTa), ``causal`` (Llama) or ``encoder`` (bare BERT) model."""
+    """Folder of a tiny random ``masked`` (RoBERTa), ``causal`` (Llama), ``seq2seq`` (BART) or ``encoder`` (BERT)."""
     words = tokenizer(kind)
     shape: dict[str, Any] = {
         "vocab_size": len(words), "hidden_size": hidden, "intermediate_size": 2 * hidden, "num_hidden_layers": 2,
@@ -81,6 +82,15 @@ def model(kind: str, seed: int = 0, hidden: int = 32) -> str:
     elif kind == "causal":
         shape |= {"num_key_value_heads": 2, "pad_token_id": None, "bos_token_id": 0, "eos_token_id": 2}
         built = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape))
+    elif kind == "seq2seq":
+        halves = {
+            f"{half}_{name}": size
+            for half in ("encoder", "decoder")
+            for name, size in (("layers", 2), ("attention_heads", 4), ("ffn_dim", 2 * hidden))
+        }
+        own = {"d_model": hidden, "init_std": 0.3, "max_position_embeddings": 264, "vocab_size": len(words)}
+        ends = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2}
+        built = transformers.BartForConditionalGeneration(transformers.BartConfig(**own, **halves, **ends))
     else:
         built = transformers.BertModel(transformers.BertConfig(**shape), add_pooling_layer=False)
     folder = _scratch() / f"{kind}-{seed}-{hidden}"
@@ -108,7 +118,7 @@ def csv_files(folder: Path) -> list[str]:
     """Write train, dev and test files; the flags that name them, with template and label words."""
     flags = ["--template", TEMPLATE, "--label-words", "0=bad,1=great"]
     table = list(rows())
-    for name, part in (("train", table[:6]), ("dev", table[4:10]), ("test", table)):
+    for name, part in (("train", table[:SHOTS]), ("dev", table[4:10]), ("test", table)):
         file = folder / f"{name}.csv"
         file.write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in part), encoding="utf-8")
         flags += [f"--{name}-file", str(file)]
@@ -116,6 +126,7 @@ def csv_files(folder: Path) -> list[str]:
 
 
 SMALL = ["--budget", "24", "--population", "4", "--subspace-dim", "20", "--rank", "2", "--sigma", "0.5"]
+FIRST_ORDER = ["--method", "first-order", "--budget", "30", "--rank", "2", "--lr", "0.01", "--dev-every", "4"]
 
 
 class Command:
@@ -141,6 +152,24 @@ class Command:
         assert self.out.count("\n") == 1
         found: dict[str, Any] = json.loads(self.out)
         return found
+
+
+class Tune:
+    """Tunes a tiny model on the small files, over and over; ``base`` and ``changes`` are flags."""
+
+    def __init__(self, command: Command, folder: Path, base: Sequence[object] = SMALL) -> None:
+        self.command, self.folder, self.base, self.files = command, folder, base, csv_files(folder)
+        self.count = 0
+
+    def flags(self, *changes: object, kind: str = "masked") -> list[object]:
+        return ["--model", model(kind), *self.files, *self.base, *changes]
+
+    def __call__(self, *changes: object, kind: str = "masked") -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The scores and the log."""
+        self.count += 1
+        output = self.folder / f"run{self.count}"
+        scores = self.command.json("tune", *self.flags(*changes, kind=kind), "--output", output)
+        return scores, log(output)
 
 
 def log(run: object) -> list[dict[str, Any]]:

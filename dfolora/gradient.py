@@ -1,0 +1,115 @@
+"""The gradient of the objective with respect to an adapter's factors, by back-propagation through the unmodified model.
+
+What is differentiated is the same loss that ``Engine`` gives a candidate: the readings of ``Readout``, assembled by
+``Rows``, in evaluation mode. Only answer positions reach the head, as in the engine; of its other savings none is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfolora.adapter import Adapter
+from dfolora.engine import Engine, Rows
+from dfolora.engine.engine import LAUNCH_TOKENS
+from dfolora.engine.levers import Levers
+from dfolora.engine.memory import SHARE_OF_FREE, bytes_per_token, free_bytes
+from dfolora.engine.patch import patched
+from dfolora.engine.rows import buckets
+from dfolora.objectives import Objective
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Whole examples, with all the rows that their class scores need."""
+
+    rows: Rows
+    labels: Tensor
+    share: float  # of all examples
+
+
+class Gradient(Engine):
+    """Losses with their gradients, the batch in as many parts as the memory needs.
+
+    The objectives are means over examples, so the gradients of the parts add up to that of the batch. Label sentences
+    that all examples share run once more in every part.
+
+    A backward pass counts as two forwards in ``token_layers``, the usual convention. It is an upper bound here: weights
+    that are frozen need no gradient of their own, which is up to half of it.
+
+    Args:
+        adapter, rows: as for ``Engine``.
+        labels: (N,) right classes.
+        chunk_tokens: most padded tokens in one forward and backward, label sentences aside; an example is never cut.
+            0: as in ``Engine``, or less where what every block keeps for the backward pass does not fit.
+
+    Attributes:
+        backwards: backward passes so far.
+        deepest: the block, counted in running order, that back-propagation goes down to.
+    """
+
+    def __init__(self, adapter: Adapter, rows: Rows, labels: Tensor, chunk_tokens: int = 0) -> None:
+        self.backwards = self.deepest = 0
+        super().__init__(
+            adapter, rows, chunk_tokens, Levers(prefix=False, shared=False, last_block=False, no_mask=False)
+        )
+        device = self.rows.owner.device
+        if not chunk_tokens:
+            kept = bytes_per_token(self.model) * len(self.order.blocks)
+            self.chunk_tokens = max(1, min(self.chunk_tokens, int(SHARE_OF_FREE * free_bytes(device)) // kept))
+        self.parts = self._cut(labels.to(device), LAUNCH_TOKENS.get(device.type, LAUNCH_TOKENS["cuda"]))
+
+    def __call__(self, objective: Objective) -> Tensor:
+        """(1,) the loss of the adapter as it stands; its gradient is added to ``grad`` of whatever requires it."""
+        total = torch.zeros(1, device=self.rows.owner.device)
+        for part in self.parts:
+            with patched(self.readout.replacements(part.rows, 1)):
+                output: Any = self._forward(part.rows.inputs)
+            scores = part.rows.assemble(self.readout.read(part.rows, output, 1))
+            loss = part.share * objective(scores, part.labels)
+            loss.sum().backward()
+            total += loss.detach()
+            self._count(part.rows, 1, 0, len(self.order.blocks))
+            self.token_layers += 2 * sum(self.tokens(part.rows)[self.deepest :])
+            self.backwards += 1
+        return total
+
+    def block_of(self, layer: int) -> int:
+        """The block, in running order, that an adapted layer is."""
+        return self._block_of[layer]
+
+    def tokens(self, rows: Rows) -> list[int]:
+        """What one forward of these rows counts as, block by block in running order."""
+        counts = self.token_layers, self.forwards
+        found = []
+        for block in range(len(self.order.blocks)):
+            self.token_layers = 0
+            self._count(rows, 1, block, block + 1)
+            found.append(self.token_layers)
+        self.token_layers, self.forwards = counts
+        return found
+
+    def reset_counts(self) -> None:
+        super().reset_counts()
+        self.backwards = 0
+
+    def _cut(self, labels: Tensor, overhead: int) -> list[_Part]:
+        """Parts of examples of similar length, none of more than ``chunk_tokens`` where that is possible."""
+        rows, owner, lengths = self.rows, self.rows.owner[:, 0], self.rows.lengths
+        of = [(owner == example).nonzero()[:, 0] for example in range(len(labels))]
+        shared = (owner < 0).nonzero()[:, 0]  # label sentences of all examples
+        most = max(len(index) for index in of)
+        longest = [int(lengths[index].max()) for index in of]
+        again = int(lengths[shared].sum())  # what one more part costs beside its launch
+        parts = []
+        for cut in buckets(longest, max(1, self.chunk_tokens // most), (overhead + again) // most):
+            part = rows.take(torch.cat([*(of[example] for example in cut), shared]))
+            number = torch.full((len(labels) + 1,), -1, device=owner.device)  # the last one is that of -1
+            number[cut] = torch.arange(len(cut), device=owner.device)
+            part_owner = torch.stack([number[part.owner[:, 0]], part.owner[:, 1]], 1)
+            part = replace(part, owner=part_owner, classes=rows.classes[cut])
+            parts.append(_Part(part, labels[cut], len(cut) / len(labels)))
+        return parts
