@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from dfolora.engine import Engine as Engine
     from dfolora.engine import Rows as Rows
     from dfolora.errors import UserError as UserError
+    from dfolora.full_parameter import FullParameter as FullParameter
+    from dfolora.full_parameter import rows_loss as rows_loss
     from dfolora.jobs import evaluate as evaluate
     from dfolora.jobs import tune as tune
     from dfolora.models import LanguageModel as LanguageModel
@@ -37,6 +39,8 @@ _PLACES = {
     "Engine": "engine",
     "Rows": "engine",
     "UserError": "errors",
+    "FullParameter": "full_parameter",
+    "rows_loss": "full_parameter",
     "evaluate": "jobs",
     "tune": "jobs",
     "LanguageModel": "models",

@@ -20,6 +20,10 @@ ALLOWED: dict[str, set[str]] = {
     "dfolora/adapter.py": {"dfolora.errors", "dfolora.models"},
     "dfolora/engine": ENGINE,
     "dfolora/optimizers": OPTIMIZERS,
+    "dfolora/full_parameter": {
+        "dfolora.full_parameter", "dfolora.optimizers", "dfolora.engine", "dfolora.errors", "dfolora.models",
+        "dfolora.objectives",
+    },
     "dfolora/subspaces.py": {"dfolora.adapter", "dfolora.errors"},
     "dfolora/statistics.py": {"dfolora.adapter", "dfolora.engine", "dfolora.subspaces"},
     "dfolora/scoring.py": {"dfolora.engine", "dfolora.errors", "dfolora.models", "dfolora.task"},
