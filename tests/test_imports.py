@@ -21,7 +21,11 @@ ALLOWED: dict[str, set[str]] = {
     "dfolora/engine": ENGINE,
     "dfolora/optimizers": OPTIMIZERS,
     "dfolora/full_parameter": {
-        "dfolora.full_parameter", "dfolora.optimizers", "dfolora.engine", "dfolora.errors", "dfolora.models",
+        "dfolora.full_parameter",
+        "dfolora.optimizers",
+        "dfolora.engine",
+        "dfolora.errors",
+        "dfolora.models",
         "dfolora.objectives",
     },
     "dfolora/subspaces.py": {"dfolora.adapter", "dfolora.errors"},

@@ -65,8 +65,9 @@ def spsa(probe: Probe, settings: Settings) -> Estimate:
         return Estimate(losses=losses.tolist())
     z = _basis(len(kept))
     both = np.stack([z, -z], axis=1).reshape(2 * len(kept), -1)
-    _, slopes = pairs(both, losses.reshape(-1, 2)[kept].ravel(), settings.eps)
-    found = estimate(z, slopes, slopes / len(slopes), settings.paper_scale)
+    with np.errstate(all="ignore"):  # losses of 1e300 make infinite estimates, which are not followed
+        _, slopes = pairs(both, losses.reshape(-1, 2)[kept].ravel(), settings.eps)
+        found = estimate(z, slopes, slopes / len(slopes), settings.paper_scale)
     return _checked(found, kept, slopes, losses)
 
 
@@ -100,8 +101,10 @@ def _pool(probe: Probe, settings: Settings, weigh: Callable[[Points], Points], l
     if not np.isfinite(sides).all():
         return Estimate(losses=losses.tolist())
     along = shares @ _basis(len(kept))
-    _, slopes = pairs(np.stack([along, -along]), sides, settings.eps)
-    return _checked(estimate(along[None], slopes, slopes, settings.paper_scale), kept, slopes, losses)
+    with np.errstate(all="ignore"):
+        _, slopes = pairs(np.stack([along, -along]), sides, settings.eps)
+        found = estimate(along[None], slopes, slopes, settings.paper_scale)
+    return _checked(found, kept, slopes, losses)
 
 
 def _basis(count: int) -> Points:
@@ -110,8 +113,9 @@ def _basis(count: int) -> Points:
 
 
 def _checked(found: Points, kept: NDArray[np.intp], slopes: Points, losses: Points) -> Estimate:
-    """From coordinates in the basis to multiples of the z; losses of 1e300 make infinite estimates: not followed."""
+    """From coordinates in the basis to multiples of the z."""
+    if not np.isfinite(found).all():
+        return Estimate(losses=losses.tolist())
     multiples = found / math.sqrt(len(kept))
-    finite = np.isfinite(multiples).all()
-    own = {int(k): float(c) for k, c in zip(kept, multiples, strict=True) if c} if finite else {}
+    own = {int(k): float(c) for k, c in zip(kept, multiples, strict=True) if c}
     return Estimate(own, slopes.tolist(), losses.tolist())

@@ -23,26 +23,22 @@ _ROW = 256  # a place within a row fits a byte
 _FAR = -128  # stands for a difference that does not
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Residue:
     """The bits that a displacement cannot give back by itself, for one chunk of n weights, of which K do not return.
 
     Attributes:
-        counts: (n / 256,) int16, how many in each row of 256 weights.
-        places: (K,) uint8, where in its row each one is.
-        differences: (K,) int8, how far, as an integer, the right bits are from those that come back; -128: see ``far``.
-        far: the right bits themselves where they are too far, as integers of the weights' width.
+        near: bytes: how many in each row of 256 weights (n / 256, int16); where in its row each one is (K, uint8); how
+            far, as an integer, the right bits are from those that come back (K, int8), -128: see ``far``.
+        far: the right bits themselves where they are too far, as integers of the weights' width; None: nowhere.
     """
 
-    counts: Tensor
-    places: Tensor
-    differences: Tensor
-    far: Tensor
+    near: Tensor
+    far: Tensor | None
 
     @property
     def nbytes(self) -> int:
-        parts = (self.counts, self.places, self.differences, self.far)
-        return sum(part.numel() * part.element_size() for part in parts)
+        return self.near.nbytes + (0 if self.far is None else self.far.nbytes)
 
 
 def bits(x: Tensor) -> Tensor:
@@ -66,10 +62,12 @@ def displace(x: Tensor, d: Tensor) -> tuple[Tensor, Residue | None]:
     if not len(lost):
         return moved, None
     apart = right[lost].long() - back[lost].long()
-    near = apart.abs() < -_FAR
+    near = (apart > _FAR) & (apart < -_FAR)  # not abs, which the lowest integer does not have
     counts = torch.bincount(lost // _ROW, minlength=-(-len(x) // _ROW)).short()
     differences = torch.where(near, apart, _FAR).to(torch.int8)
-    return moved, Residue(counts, (lost % _ROW).to(torch.uint8), differences, right[lost][~near])
+    places = (lost % _ROW).to(torch.uint8)
+    packed = torch.cat([counts.view(torch.uint8), places, differences.view(torch.uint8)])
+    return moved, Residue(packed, None if near.all() else right[lost][~near])
 
 
 def replace(moved: Tensor, d: Tensor, residue: Residue | None) -> Tensor:
@@ -77,11 +75,16 @@ def replace(moved: Tensor, d: Tensor, residue: Residue | None) -> Tensor:
     x = _taken_back(moved, d)
     if residue is None:
         return x
-    rows = torch.arange(len(residue.counts), device=x.device).repeat_interleave(residue.counts.long())
-    lost = rows * _ROW + residue.places.long()
+    rows = -(-len(x) // _ROW)
+    counts = residue.near[: 2 * rows].view(torch.int16)
+    places, differences = residue.near[2 * rows :].chunk(2)
+    differences = differences.view(torch.int8)
+    row = torch.arange(rows, device=x.device).repeat_interleave(counts.long())
+    lost = row * _ROW + places.long()
     own = bits(x)
-    own[lost] += residue.differences.to(own.dtype)
-    own[lost[residue.differences == _FAR]] = residue.far
+    own[lost] += differences.to(own.dtype)
+    if residue.far is not None:
+        own[lost[differences == _FAR]] = residue.far
     return x
 
 
@@ -104,7 +107,9 @@ def stochastic(exact: Tensor, u: Tensor, dtype: torch.dtype) -> Tensor:
     # The next float away from zero is the next integer; from either zero on, the smallest of the error's sign.
     outward = (error > 0) == (near > 0)
     other = bits(near) + torch.where(outward, 1, -1).to(_BITS[dtype])
-    tiny = bits(torch.full_like(near, torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps).copysign(error))
+    tiny = bits(
+        torch.full_like(near, torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps).copysign(error.to(dtype))
+    )
     other = torch.where(near == 0, tiny, other).view(dtype)
     gap = (other.double() - near.double()).abs()
     return torch.where((error != 0) & (u * gap < error.abs()), other, near)
