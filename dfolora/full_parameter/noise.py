@@ -56,8 +56,7 @@ def normal(address: Address, start: int, count: int, device: torch.device) -> Te
     """(count,) float64: the numbers of a stream from ``start`` on, with mean 0 and variance 1."""
     if device.type == "cpu":
         return torch.from_numpy(_quantiles().take(_halves(address, start, count)))
-    table = torch.from_numpy(_quantiles()).to(device)
-    return table[philox_halves(address, start, count, device)]
+    return _table(device)[philox_halves(address, start, count, device)]
 
 
 def uniform(address: Address, start: int, count: int, device: torch.device) -> Tensor:
@@ -107,6 +106,11 @@ def _quantiles() -> NDArray[np.float64]:
     # Rounded, so that a mathematical library's last digit cannot matter.
     upper = (upper / np.sqrt(np.square(upper).mean())).astype(np.float32).astype(np.float64)
     return np.concatenate([-upper[::-1], upper])
+
+
+@cache
+def _table(device: torch.device) -> Tensor:
+    return torch.from_numpy(_quantiles()).to(device)
 
 
 def _product(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:

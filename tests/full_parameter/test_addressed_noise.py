@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dfolora.full_parameter import noise
 from dfolora.full_parameter.noise import ROUNDING, Address, normal, philox_halves, uniform
 
 CPU = torch.device("cpu")
@@ -52,3 +53,11 @@ def test_a_slice_is_the_same_however_it_is_cut(size: int) -> None:
     parts = [normal(HERE, start, min(size, 200 - start), CPU) for start in range(0, 200, size)]
     assert torch.equal(torch.cat(parts), whole[:200])
     assert torch.equal(normal(HERE, 1234, 700, CPU), whole[1234:1934])
+
+
+def test_other_devices_look_up_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their way, run here: the generator in torch, and the table on the device."""
+    here = normal(HERE, 5, 1000, CPU)
+    monkeypatch.setattr(noise, "philox_halves", lambda a, start, count, _: philox_halves(a, start, count, CPU))
+    monkeypatch.setattr(noise, "_table", lambda _: torch.from_numpy(noise._quantiles()))
+    assert torch.equal(normal(HERE, 5, 1000, torch.device("cuda")), here)
