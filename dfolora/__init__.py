@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from dfolora.engine import Rows as Rows
     from dfolora.errors import UserError as UserError
     from dfolora.first_order import FirstOrder as FirstOrder
+    from dfolora.full_parameter import FullParameter as FullParameter
+    from dfolora.full_parameter import rows_loss as rows_loss
     from dfolora.hybrid import Hybrid as Hybrid
     from dfolora.jobs import evaluate as evaluate
     from dfolora.jobs import tune as tune
@@ -41,6 +43,8 @@ _PLACES = {
     "UserError": "errors",
     "FirstOrder": "first_order",
     "Hybrid": "hybrid",
+    "FullParameter": "full_parameter",
+    "rows_loss": "full_parameter",
     "evaluate": "jobs",
     "tune": "jobs",
     "LanguageModel": "models",

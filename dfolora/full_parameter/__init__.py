@@ -1,0 +1,12 @@
+"""Zeroth-order tuning of all parameters of an unmodified model, in place, in the memory of inference.
+
+``noise`` gives any slice of a direction at any time, ``rounding`` undoes a probe to the bit, ``point`` is the model as
+one point that is moved chunk by chunk, ``methods`` are the estimators, ``log`` is the run, ``loss`` makes the function
+that is minimised from a task's rows. ``FullParameter`` joins them.
+"""
+
+from dfolora.full_parameter.full_parameter import FullParameter
+from dfolora.full_parameter.log import Log, Step
+from dfolora.full_parameter.loss import rows_loss
+
+__all__ = ["FullParameter", "Log", "Step", "rows_loss"]

@@ -1,0 +1,84 @@
+"""A run as a list of seeds and scalars: its log is its checkpoint, a JSON line for each step."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dfolora.errors import UserError
+
+NOISE = "philox4x64-normal16-1"  # named in every log: a change of the noise's numbers needs another name
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did: x <- x - lr sum_k weights[k] z_k, with the z_k of this step.
+
+    Attributes:
+        step: from 0; with the run's seed and k it is the seed of z_k.
+        lr: learning rate of this step.
+        weights: {k: c_k}, the estimate of the gradient; empty where the step changed nothing.
+        slopes: projected gradients.
+        losses: of all probes in order; None stands for NaN or infinity.
+    """
+
+    step: int
+    lr: float
+    weights: dict[int, float]
+    slopes: list[float]
+    losses: list[float | None]
+
+
+@dataclass
+class Log:
+    """A run.
+
+    Attributes:
+        seed: of the noise.
+        base: fingerprint of the weights that the run started from.
+        settings: the estimator and its settings, for the reader.
+        steps: so far.
+        noise: which noise the numbers are of.
+    """
+
+    seed: int
+    base: str
+    settings: dict[str, Any]
+    steps: list[Step] = field(default_factory=list)
+    noise: str = NOISE
+
+    def save(self, path: str | Path) -> None:
+        """Write a line for the run and a line for each step."""
+        head = {name: value for name, value in asdict(self).items() if name != "steps"}
+        lines = [json.dumps(head), *(json.dumps(asdict(step), allow_nan=False) for step in self.steps)]
+        Path(path).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Log:
+        """Read what ``save`` wrote.
+
+        Raises:
+            UserError: no such file, or not a log.
+        """
+        try:
+            head, *lines = map(json.loads, Path(path).read_text(encoding="utf-8").splitlines())
+            return cls(**head, steps=[_step(line) for line in lines])
+        except OSError as error:
+            raise UserError(f"log: cannot read {str(path)!r} ({error.strerror})") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"log: {str(path)!r} is not the log of a full-parameter run") from error
+
+
+def finite(losses: list[float]) -> list[float | None]:
+    """Losses for the log, None for NaN and infinity."""
+    return [loss if math.isfinite(loss) else None for loss in losses]
+
+
+def _step(line: Mapping[str, Any]) -> Step:
+    fields = dict(line)
+    fields["weights"] = {int(k): float(weight) for k, weight in fields["weights"].items()}  # JSON's keys are text
+    return Step(**fields)
