@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from dfolora.errors import UserError, unknown
+from dfolora.presets import PRESETS
 
 Config = TypeVar("Config", bound="ModelConfig")
 
@@ -192,7 +193,8 @@ _OPTIONAL = ("lr", "update", "noise", "plane_dim", "plane_steps", "best_share", 
 # Options that mean nothing to back-propagation, and those that a hybrid's zeroth-order part takes. The preset comes
 # first: it is what the user gave, the rest follows from it.
 _OF_SEARCH = (
-    "preset", "subspace", "subspace_dim", "scale", "mode", "bound", "incumbent", "engine", "visit", "selection",
+    "preset", "subspace", "subspace_dim", "scale", "mode", "bound", "incumbent", "engine", "batch", "visit",
+    "selection",
 )  # fmt: skip
 _OF_ESTIMATORS = ("optimizer", "population", "sigma", *(name for name in _OPTIONAL if name != "lr"))
 
@@ -208,32 +210,6 @@ _CHOICES = {
     "selection": ("incumbent", "sample"),
     "test_split": ("test", "dev", "none"),
 }
-
-# What the MeZO papers have in common where they tune LoRA on OPT: r = 8, alpha = 16, A and B of all layers at once, SGD
-# at a constant rate, epsilon 1e-2; of their grids {3e-5, 5e-5, 1e-4} and {5e-5, 1e-4} the rate that is in both. Theirs
-# draw 16 examples anew in each step, here it is always the whole few-shot set. They adapt query and value: --target.
-_MEZO = {
-    "subspace": "lora", "mode": "joint", "rank": 8, "scale": 1.0, "sigma": 1e-2, "bound": 0.0, "lr": 5e-5,
-    "update": "sgd", "noise": "gaussian", "paper_scale": True, "selection": "incumbent", "objective": "cross-entropy",
-}  # fmt: skip
-
-PRESETS: dict[str, dict[str, Any]] = {
-    # arXiv 2403.01754 as released: one CMA-ES per layer over z in R^500, unbounded, sigma = alpha = 1, population 20;
-    # the best candidate ever seen is kept; every 100 evaluations the dev set is run with the population's last one.
-    "dfo-lora": {
-        "optimizer": "cma", "subspace": "paper", "subspace_dim": 500, "sigma": 1.0, "scale": 1.0, "rank": 4,
-        "population": 20, "incumbent": "best", "selection": "sample", "dev_every": 100, "bound": 0.0, "visit": 1,
-        "objective": "cross-entropy",
-    },
-    # arXiv 2305.17333 and its scripts: 20,000 steps of two forwards, a look at the dev set every 4000 of them.
-    "mezo-lora": {**_MEZO, "optimizer": "spsa", "population": 2, "budget": 40_000, "dev_every": 8000},
-    # arXiv 2601.04710, Table III: k = M = 4, alpha = 0.5; 5000 steps of M + 2 forwards, a look every 1000 of them.
-    "mezo-gv-lora": {
-        **_MEZO, "optimizer": "guided", "population": 4, "best_share": 0.5, "budget": 30_000, "dev_every": 6000,
-    },
-    # The same for the best of the pool alone, for which the paper names no other settings.
-    "mezo-greedy-lora": {**_MEZO, "optimizer": "greedy", "population": 4, "budget": 30_000, "dev_every": 6000},
-}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
     python -m scripts.few_shot_table --model MODEL --data DATA --output runs/table \\
         --tasks agnews,glue/sst2 --seeds 13,21,42 --methods default,dfo-lora,fireworks
 
-A method is ``default``, a preset or an optimizer's name. Every cell is an ordinary run folder below --output: finished
-ones are read, interrupted ones go on, so the script can be stopped and started at will.
+A method is ``default``, ``first-order``, ``hybrid``, a preset or an optimizer's name. Every cell is an ordinary run
+folder below --output: finished ones are read, interrupted ones go on, so the script can be stopped and started at will.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from dfolora import cli
-from dfolora.config import PRESETS
+from dfolora.presets import PRESETS
 
 
 def flags(method: str) -> list[str]:
     if method == "default":
         return []
+    if method in ("first-order", "hybrid"):
+        return ["--method", method]
     return ["--preset", method] if method in PRESETS else ["--optimizer", method]
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from dfolora.config import PRESETS, EvaluateConfig, TuneConfig, build, flag, read_yaml
+from dfolora.config import EvaluateConfig, TuneConfig, build, flag, read_yaml
 from dfolora.errors import UserError
+from dfolora.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = [f.name for f in dataclasses.fields(TuneConfig) if type(f.default) in (int, float)]

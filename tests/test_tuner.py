@@ -13,10 +13,10 @@ from peft import LoraConfig
 from tiny_models import SMALL, Command, Tune, log, model
 
 from dfolora import tuner as tuners
-from dfolora.config import PRESETS
 from dfolora.engine import Engine
 from dfolora.errors import UserError
 from dfolora.objectives import OBJECTIVE_NAMES
+from dfolora.presets import PRESETS
 from dfolora.run import Generation
 from dfolora.selection import Selection
 from dfolora.subspaces import SUBSPACE_NAMES
