@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from models_zoo import ZOO, build
+from models_zoo import ZOO, build, candidates, word_rows
 from toy_tokenizers import bert_like, gpt2_like, roberta_like, t5_like, toy, words_only
 
 from dfolora import models
+from dfolora.adapter import attach
+from dfolora.engine import Engine, SequentialEngine
 from dfolora.errors import UserError
 
 MAKES: dict[str, Any] = {
@@ -192,3 +194,35 @@ def test_pooling_of_sentence_transformers(content: dict[str, bool] | None, pooli
         (tmp_path / "1_Pooling").mkdir()
         (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(content))
     assert models.load(folder).pooling == pooling
+
+
+def test_quantised_weights_need_their_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = saved(tmp_path, "opt")
+    refused("--quantize: unknown '3bit'", folder, quantize="3bit")
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
+    refused(
+        r"--quantize: 8bit needs bitsandbytes and accelerate; pip install 'dfolora\[quantize\]'",
+        folder,
+        quantize="8bit",
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["roberta", "opt"])
+def test_eight_bits(name: str, tmp_path: Path) -> None:
+    """The engine agrees with one candidate at a time, and weights are read back near what they were."""
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    folder = saved(tmp_path, name)
+    plain, eight = (attach(models.load(folder, dtype="float32", quantize=how), 4) for how in ("", "8bit"))
+    for layer, same in zip(plain.layers, eight.layers, strict=True):
+        for module, other in zip(layer.modules.values(), same.modules.values(), strict=True):
+            assert type(other.lora.base_layer).__name__ == "Linear8bitLt"
+            assert torch.allclose(module.weight, other.weight, atol=0.01 * float(module.weight.abs().max()))
+    rows = word_rows(ZOO[name][0])
+    for layer in (0, 1, None):
+        factors = candidates(eight, layer, 3)
+        expected = SequentialEngine(eight, rows).scores(layer, factors)
+        assert torch.allclose(
+            Engine(eight, rows).scores(layer, factors), expected, atol=1e-4 * float(expected.abs().max())
+        )
