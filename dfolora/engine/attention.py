@@ -47,6 +47,8 @@ def answer_attention(block: nn.Module, positions: Tensor) -> Forward:
         try:
             return run(*args, **kwargs)
         finally:
-            ALL_ATTENTION_FUNCTIONS[_KIND] = whole
+            del ALL_ATTENTION_FUNCTIONS[_KIND]  # what is set here lies over transformers' own
+            if ALL_ATTENTION_FUNCTIONS[_KIND] is not whole:
+                ALL_ATTENTION_FUNCTIONS[_KIND] = whole  # and may lie over a user's
 
     return forward

@@ -10,6 +10,7 @@ import torch
 from models_zoo import ZOO, attached, candidates, sentence_rows, word_rows
 from plain_reading import farthest, one_by_one
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from dfolora.engine import Engine, Levers, Rows, SequentialEngine, memory
 from dfolora.engine.patch import patched
@@ -101,6 +102,20 @@ def test_the_last_attention_has_one_query(name: str, monkeypatch: pytest.MonkeyP
     groups = config.num_attention_heads // (getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
     assert set(last) <= {1, groups}
     assert max(queries[: depth - 1]) > 1
+
+
+def test_attention_functions_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = attached("roberta")
+    engine, factors = Engine(adapter, rows_of("roberta")), candidates(adapter, 0, 2)
+    own = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    engine.scores(0, factors)
+    assert "sdpa" not in ALL_ATTENTION_FUNCTIONS._local_mapping
+    calls = []
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", lambda *a, **k: (calls.append(1), own(*a, **k))[1])
+    users = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    engine.scores(0, factors)
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is users
+    assert calls
 
 
 def test_poison_is_seen_where_it_is_read() -> None:
