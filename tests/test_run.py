@@ -59,7 +59,9 @@ def test_what_a_new_run_holds(run: Run) -> None:
     environment = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
     assert environment["data_checksum"] == "abc"
     assert environment["device"] == "cpu"
-    assert environment["versions"]["torch"] == torch.__version__
+    assert (
+        environment["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    )  # the build may be left out
     assert set(environment["versions"]) >= {"dfolora", "torch", "transformers", "peft", "cma", "nevergrad", "numpy"}
     run.check_data("abc")
     with pytest.raises(UserError, match="changed"):

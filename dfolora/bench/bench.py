@@ -16,6 +16,7 @@ from dfolora.bench import cases, measure
 from dfolora.bench.ways import Way, ways
 from dfolora.config import BenchConfig
 from dfolora.engine import Engine, Rows
+from dfolora.engine.memory import chunk_tokens
 from dfolora.errors import UserError, unknown
 from dfolora.models import LanguageModel
 from dfolora.objectives import cross_entropy
@@ -61,12 +62,12 @@ def _bench(config: BenchConfig, encode: Callable[[LanguageModel], Rows] | None, 
     adapter = _adapted(language_model, config.rank)
     layers = _layers(config, len(adapter.layers))
     candidates = {layer: _candidates(adapter, layer, config.population) for layer in layers}
-    contenders = ways(adapter, batches, config.population, config.chunk_tokens, config.levers)
+    tokens = config.chunk_tokens or chunk_tokens(adapter.model, device)  # one size for all rows
+    contenders = ways(adapter, batches, config.population, tokens, config.levers)
     say("checking that all rows give the same class scores")
     difference = _agreement(contenders, layers, candidates, adapter, AGREEMENT[dtype])
     taken: dict[str, list[float]] = {way.name: [] for way in contenders}
     speeds = []
-    tokens = Engine(adapter, batches[0], config.chunk_tokens).chunk_tokens
     width = int(language_model.model.config.get_text_config().hidden_size)
     # What the engine finds out when a layer is first tuned is no part of a generation: one sweep before the clock runs.
     for layer in layers:

@@ -73,7 +73,7 @@ class Engine:
             longest = self.rows.lengths.argsort(descending=True, stable=True)[:3]
             self.readout = Readout(self.model, self.rows.take(longest), self._forward, self.levers)
             self.order = BlockOrder(self.model, self._probe, [layer.name for layer in adapter.layers])
-            if self.order.resumable and self.levers.last_block:
+            if self.order.resumable and self.levers.last_block and self._ends_in_answers(self.order.blocks[-1].stack):
                 last = self.order.blocks[-1]
                 own = [layer.modules.values() for layer in adapter.layers if layer.name == last.name]
                 self.readout.thin_out(last.module, [module.lora for modules in own for module in modules])
@@ -120,21 +120,25 @@ class Engine:
     def reset_counts(self) -> None:
         self.token_layers = self.forwards = 0
 
+    def _ends_in_answers(self, stack: str) -> bool:
+        """Whether answers are read behind this stack: not behind an encoder that alone is adapted."""
+        return "decoder_input_ids" not in self.rows.inputs or ".decoder." in f".{stack}."
+
     def _try_to_skip_stem(self, few: Rows) -> None:
         """Leave the embeddings out of resumed runs where that changes nothing: some models read them again later."""
         prefix = self.order.advance(Prefix(0, {}), 1, lambda: self._forward(few.inputs))
 
-        def read() -> Tensor:
-            with patched([*self.order.resume(prefix, 2), *self.readout.replacements(few, 2)]):
+        def read(spoiled: list[tuple[nn.Module, Forward]]) -> Tensor:
+            with patched([*self.order.resume(prefix, 2), *self.readout.replacements(few, 2), *spoiled]):
                 output = self._forward({name: tensor.repeat(2, 1) for name, tensor in few.inputs.items()})
             return self.readout.read(few, output, 2)
 
-        expected = read()
-        self.order.skip_stem = True
-        try:
-            self.order.skip_stem = self.readout.close(read(), expected)
-        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
-            self.order.skip_stem = False
+        def spoil(module: nn.Module) -> tuple[nn.Module, Forward]:
+            forward = module.forward
+            return module, lambda *args, **kwargs: torch.full_like(forward(*args, **kwargs), torch.nan)
+
+        # NaN in place of the embeddings: whoever still read them could not hide it.
+        self.order.skip_stem = self.readout.close(read([spoil(module) for module in self.order.stem]), read([]))
 
     def _bucket(self, rows: Rows, index: Tensor, unmasked: bool) -> _Bucket:
         inputs = dict(rows.inputs)
@@ -238,26 +242,33 @@ class Engine:
         return torch.arange(count, device=self.rows.owner.device) % self.rows.count
 
     def _find_shared(self, layer: int) -> frozenset[str]:
-        """Linear maps in a layer's block whose inputs do not depend on the candidate, found by trying two."""
+        """Linear maps in a layer's block whose inputs do not depend on the candidate."""
         if not self.order.resumable:
             return frozenset()
         block = self.order.blocks[self._block_of[layer]]
-        dtype, device = self._dtype_and_device()
         generator = torch.Generator().manual_seed(0)
-        factors: Factors = {}
-        for name, module in self.adapter.layers[layer].modules.items():
-            a, b = (torch.randn((2, *part.shape), generator=generator) for part in module.factors())
-            factors[name] = (_cast(a, dtype, device), _cast(b, dtype, device))
-        shared: set[str] = set()
+        differ: set[str] = set()
+        seen: set[str] = set()
         # The longest rows: a token alone attends to itself whatever query and key are, and would make all look shared.
-        few = self.rows.take(self.rows.lengths.argsort(descending=True, stable=True)[:2])
+        few = self.rows.take(self.rows.lengths.argsort(descending=True, stable=True)[:4])
+
+        def spoil(module: nn.Module, size: float) -> tuple[nn.Module, Forward]:
+            """The second candidate's adapted outputs get noise of their own: whatever depends on them shows it."""
+            forward = module.forward
+
+            def spoiled(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+                y = forward(x, *args, **kwargs)
+                second = y[len(y) // 2 :]
+                noise = torch.randn(second.shape, generator=generator).to(y) * second.square().mean().sqrt() * size
+                return torch.cat([y[: len(y) // 2], second + noise])
+
+            return module, spoiled
 
         def watch(name: str, module: nn.Module, forward: Forward) -> tuple[nn.Module, Forward]:
             def look(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-                if x.dim() > 1 and x.shape[0] % 2 == 0:
-                    first, second = x.view(2, -1).float()
-                    if torch.allclose(first, second, rtol=1e-4, atol=1e-4 * float(first.abs().max() + 1e-30)):
-                        shared.add(name)
+                seen.add(name)
+                if x.dim() < 2 or x.shape[0] % 2 or not _alike(*x.float().reshape(2, -1)):
+                    differ.add(name)
                 return forward(x, *args, **kwargs)
 
             return module, look
@@ -266,20 +277,28 @@ class Engine:
             forward(*args, **kwargs)
             raise Stop
 
-        lora = dict(self._lora(factors, frozenset(), 2))
-        bases = {module.lora.base_layer for module in self.adapter.layers[layer].modules.values()}
-        watched = dict(
-            watch(f"{block.name}.{name}", module, lora.get(module, module.forward))
-            for name, module in block.module.named_modules()
-            if module in lora or (type(module).__name__ in _LINEAR and not _inside_lora(name) and module not in bases)
-        )
-        with contextlib.suppress(Stop), patched([*(lora | watched).items(), (block.module, stop)]):
-            self._forward({name: tensor.repeat(2, 1) for name, tensor in few.inputs.items()})
-        return frozenset(shared)
+        modules = [module.lora for module in self.adapter.layers[layer].modules.values()]
+        bases = {module.base_layer for module in modules}
+        # Small noise tells where a softmax is soft, large noise where it has made up its mind.
+        for size in (0.1, 0.3, 1.0, 3.0):
+            lora = dict(spoil(module, size) for module in modules)
+            watched = dict(
+                watch(f"{block.name}.{name}", module, lora.get(module, module.forward))
+                for name, module in block.module.named_modules()
+                if module in lora
+                or (type(module).__name__ in _LINEAR and not _inside_lora(name) and module not in bases)
+            )
+            with contextlib.suppress(Stop), patched([*(lora | watched).items(), (block.module, stop)]):
+                self._forward({name: tensor.repeat(2, 1) for name, tensor in few.inputs.items()})
+        return frozenset(seen - differ)
 
     def _dtype_and_device(self) -> tuple[torch.dtype, torch.device]:
         parameter = next(p for p in self.model.parameters() if p.dtype.is_floating_point)
         return parameter.dtype, parameter.device
+
+
+def _alike(first: Tensor, second: Tensor) -> bool:
+    return torch.allclose(first, second, rtol=1e-4, atol=1e-4 * float(first.abs().max() + 1e-30))
 
 
 def _inside_lora(name: str) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,20 +29,30 @@ def bytes_per_token(model: nn.Module) -> int:
     Two outputs of the widest linear map within the blocks (before and after the activation) and eight hidden states:
     residual, normalised input, query, key, value, attention and the caches of a few.
     """
-    widths = [tuple(module.weight.shape) for module in model.modules() if isinstance(module, nn.Linear)]
     head = getattr(model, "get_output_embeddings", lambda: None)()
-    vocabulary = 0 if head is None else head.weight.shape[0]
-    widest = max((max(shape) for shape in widths if vocabulary not in shape), default=1)
+    widest = max((max(_features(module)) for module in model.modules() if module is not head), default=1)
     hidden = int(model.config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]
-    itemsize = next(model.parameters()).element_size()
+    itemsize = next(p for p in model.parameters() if p.dtype.is_floating_point).element_size()
     return int(itemsize * (2 * widest + 8 * hidden))
 
 
+def _features(module: nn.Module) -> tuple[int, int]:
+    """(in, out) of a linear map, packed weights or not; (1, 1) of anything else."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    if type(module).__name__ == "Conv1D":  # GPT-2's
+        weight: Any = module.weight
+        return int(weight.shape[0]), int(weight.shape[1])
+    return 1, 1
+
+
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device, in bytes."""
+    """Memory that can be had on a device, in bytes: free, or given back as soon as somebody asks."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # not every system tells; then nothing is limited
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):  # not every system tells; then nothing is limited
         return 1 << 62

@@ -80,21 +80,29 @@ class Readout:
             return
         parts = {part for module in adapted for part in module.modules()}
         for module in last.modules():
-            if type(module).__name__ in ("Linear", "Conv1D") and module not in parts:
+            if type(module).__name__ not in ("Linear", "Conv1D") or module in parts:
+                continue
+            if self._agrees([(module, self._poisoned(module))]):
                 self.thin.append(module)
                 if not self._agrees():
                     self.thin.pop()
         self.last = last
         if not self._agrees():
             self.last = None
-        self.unread = {module for module in adapted if self._agrees([(module, self._poisoned(module))])}
+        for module in adapted:
+            # What a block does with its output shows only when it is tried: some add to it in place.
+            one = self._answer_rows(module.forward, self._few, 1)
+            if self._agrees([(module, self._poisoned(module))]) and self._agrees([(module, one)]):
+                self.unread.add(module)
 
     def _poisoned(self, module: Any) -> Forward:
         """A forward that gives NaN wherever no answer is read: whoever reads such a row cannot hide it."""
-        forward, positions = module.forward, self._few.positions
+        forward, positions, tokens = module.forward, self._few.positions, _tokens(self._few)
 
         def poison(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             y = forward(x, *args, **kwargs)
+            if y.dim() != 3 or y.shape[1] != tokens:
+                return torch.full_like(y, torch.nan) if y.shape[1] != 1 else y  # answers only: nothing is left to go
             keep = torch.zeros(y.shape[:-1], dtype=torch.bool, device=y.device).scatter_(1, positions, True)
             return y.masked_fill(~keep[..., None], torch.nan)
 
@@ -104,11 +112,17 @@ class Readout:
         """``forward`` of an adapted module, on the answer positions only where that is enough."""
         if module not in self.unread:
             return forward
-        positions = rows.positions[:, 0].repeat(copies)
+        return self._answer_rows(forward, rows, copies)
+
+    @staticmethod
+    def _answer_rows(forward: Forward, rows: Rows, copies: int) -> Forward:
+        positions, tokens = rows.positions[:, 0].repeat(copies), _tokens(rows)
         row = torch.arange(len(positions), device=positions.device)
 
         def one(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            return forward(x[row, positions][:, None], *args, **kwargs).expand(-1, x.shape[1], -1)
+            if x.dim() != 3 or x.shape[1] != tokens:
+                return forward(x, *args, **kwargs)
+            return forward(x[row, positions][:, None], *args, **kwargs).expand(-1, tokens, -1)
 
         return one
 
@@ -141,7 +155,7 @@ class Readout:
             return []
         run_backbone = self.backbone.forward
         positions = rows.positions.repeat(copies, 1)  # (copies R, K)
-        row = torch.arange(len(positions), device=positions.device)[:, None]
+        row, tokens = torch.arange(len(positions), device=positions.device)[:, None], _tokens(rows)
 
         def backbone(*args: Any, **kwargs: Any) -> Any:
             output = run_backbone(*args, **kwargs)
@@ -156,10 +170,10 @@ class Readout:
 
         def thin(module: nn.Module) -> tuple[nn.Module, Forward]:
             whole = module.forward
-            return module, lambda x: whole(x[row, positions] if x.dim() == 3 and x.shape[1] > 1 else x)
+            return module, lambda x: whole(x[row, positions] if x.dim() == 3 and x.shape[1] == tokens > 1 else x)
 
         if self.last is not None:
-            replacements.append((self.last, answer_attention(self.last, positions[:, 0])))
+            replacements.append((self.last, answer_attention(self.last, positions[:, 0], tokens)))
         return replacements + [thin(module) for module in self.thin]
 
     def read(self, rows: Rows, output: Any, copies: int) -> Tensor:
@@ -183,6 +197,11 @@ class Readout:
         target = rows.targets.clamp(min=0).expand(copies, -1, -1)[..., None]
         log_probability = logits.gather(-1, target)[..., 0] - logits.logsumexp(-1)  # (copies, R, K)
         return (log_probability * known).sum(-1) / known.sum(-1)
+
+
+def _tokens(rows: Rows) -> int:
+    """T of the sequences that are answered in: the decoder's, if there is one. Positions lie below it."""
+    return int(rows.inputs["decoder_input_ids" if "decoder_input_ids" in rows.inputs else "input_ids"].shape[1])
 
 
 def _backbones(model: Any) -> list[nn.Module]:
