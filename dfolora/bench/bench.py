@@ -226,7 +226,7 @@ def _over(way: Way, layer: int, candidates: dict[int, Factors], counter: Callabl
 
 def _optimizer_seconds(population: int, threads: int) -> float:
     """Mean seconds of one ask and tell."""
-    optimizer = make_optimizer(OPTIMIZER, OPTIMIZER_DIM, population=population)
+    optimizer = make_optimizer(OPTIMIZER, OPTIMIZER_DIM, population=max(population, 3))  # CMA-ES takes no fewer
     generator = torch.Generator().manual_seed(0)
     rounds = 60  # long enough for a few eigendecompositions
 

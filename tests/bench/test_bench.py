@@ -94,6 +94,13 @@ def test_bad_flags(flags: list[str], error: str, capsys: pytest.CaptureFixture[s
     assert error in said[0]
 
 
+def test_two_candidates(capsys: pytest.CaptureFixture[str]) -> None:
+    """Fewer than CMA-ES takes: the optimizer's share is measured all the same."""
+    flags = ["--shape", "roberta12", "--examples", 2, "--tokens", 6, "--population", 2, "--layers", "11"]
+    found = Command(capsys).json("bench", *flags, "--repetitions", 1)
+    assert 0 < found["optimizer_share"] < 1
+
+
 def test_named_cases_are_whole() -> None:
     for name, settings in CASES.items():
         config = BenchConfig(case=name, **settings)
