@@ -50,7 +50,7 @@ def tune(
 
     Returns:
         The scores, as saved in ``scores.json``: ``model, task, method, optimizer, subspace, seed, evaluations,
-        token_layers, seconds, zero_shot, tuned, dev_zero_shot, dev_tuned, run, adapter`` and a few more.
+        token_layers, seconds, zero_shot, tuned, dev_zero_shot, dev_tuned, dev_loss, run, adapter`` and a few more.
 
     Raises:
         UserError: whatever the user gave that cannot work; the run folder is made once all of it is checked.
@@ -101,6 +101,7 @@ def tune(
         "tuned": {},
         "dev_zero_shot": tuner.selection.base,
         "dev_tuned": best.dev["metrics"] if best.dev else {},
+        "dev_loss": best.dev["loss"] if best.dev else None,
         "selected_at": best.evaluations,
         "examples": {"train": len(train), "dev": len(dev), config.test_split: len(test)},
         "run": str(run.folder),

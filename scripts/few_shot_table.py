@@ -3,34 +3,54 @@
     python -m scripts.few_shot_table --model MODEL --data DATA --output runs/table \\
         --tasks agnews,glue/sst2 --seeds 13,21,42 --methods default,dfo-lora,fireworks
 
-A method is ``default``, ``first-order``, ``hybrid``, a preset or an optimizer's name. Every cell is an ordinary run
-folder below --output: finished ones are read, interrupted ones go on, so the script can be stopped and started at will.
+A method is ``default``, ``first-order``, ``hybrid``, a preset or an optimizer's name, and may bring flags of its own
+(``"guided --population 4 --visit 2"``). Every cell is an ordinary run folder below --output: finished ones are read,
+interrupted ones go on, so the script can be stopped and started at will.
+
+With ``--rates 0.02,0.05,0.15`` a method that takes a learning rate runs with each of them, and the rate whose runs do
+best on the dev sets, on average over the seeds, stands for it in the table; ``--rates-first-order`` are those of
+``first-order`` and ``hybrid``, whose AdamW steps along exact gradients. The test sets have no say.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 from dfolora import cli
+from dfolora.optimizers import option_names
 from dfolora.presets import PRESETS
+
+FIRST_ORDER = ("first-order", "hybrid")
 
 
 def flags(method: str) -> list[str]:
-    if method == "default":
-        return []
-    if method in ("first-order", "hybrid"):
-        return ["--method", method]
-    return ["--preset", method] if method in PRESETS else ["--optimizer", method]
+    name, *more = method.split()
+    if name == "default":
+        return more
+    if name in FIRST_ORDER:
+        return ["--method", name, *more]
+    return ["--preset" if name in PRESETS else "--optimizer", name, *more]
+
+
+def rates(arguments: argparse.Namespace, method: str) -> list[str]:
+    """The learning rates that a method is tried with; one '' for its own."""
+    name = method.split()[0]
+    if name in FIRST_ORDER:
+        return (arguments.rates_first_order or "").split(",")
+    takes = name not in ("default", *PRESETS) and "lr" in option_names(name)
+    return (arguments.rates if takes and "--lr" not in method else "").split(",")
 
 
 def cell(arguments: argparse.Namespace, method: str, task: str, seed: int) -> dict[str, Any] | None:
     """The scores of one run, made now unless they are there; None where it failed or is not to be run."""
-    folder = Path(arguments.output) / f"{task}-{method}-{seed}".replace("/", "-").replace(":", "-")
+    name = re.sub(r"[^\w.]+", "-", f"{task}-{method}-{seed}")
+    folder = Path(arguments.output) / name
     done = folder / "scores.json"
     if not done.exists() and not arguments.read_only:
         if (folder / "subspace.safetensors").exists():
@@ -45,17 +65,37 @@ def cell(arguments: argparse.Namespace, method: str, task: str, seed: int) -> di
     return json.loads(done.read_text(encoding="utf-8")) if done.exists() else None
 
 
+def runs(arguments: argparse.Namespace, method: str, task: str) -> tuple[str, list[dict[str, Any]]]:
+    """A method's runs over the seeds, with the learning rate that the dev sets like best; and that rate."""
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    tried = {}
+    for rate in rates(arguments, method):
+        given = f"{method} --lr {rate}" if rate else method
+        found = [cell(arguments, given, task, seed) for seed in seeds]
+        tried[rate] = [run for run in found if run is not None]
+    best = max(tried, key=lambda rate: dev_score(tried[rate]))
+    return best, tried[best]
+
+
+def dev_score(found: list[dict[str, Any]]) -> tuple[float, float]:
+    """Mean over runs of the dev set's first metric, ties by the dev loss: the higher the better."""
+    if not found:
+        return float("-inf"), float("-inf")
+    metric = statistics.mean(next(iter(run["dev_tuned"].values())) for run in found)
+    return metric, -statistics.mean(run["dev_loss"] for run in found)
+
+
 def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
 
-def table(scores: dict[tuple[str, str], list[dict[str, Any]]], methods: list[str], tasks: list[str]) -> str:
+def table(scores: dict[tuple[str, str], tuple[str, list[dict[str, Any]]]], methods: list[str], tasks: list[str]) -> str:
     """Markdown: mean ± sample standard deviation over seeds of the task's first metric on the test split."""
-    lines = ["| task | method | seeds | evaluations | zero-shot | tuned | change | token-layers | seconds |"]
-    lines.append("|" + "---|" * 9)
+    lines = ["| task | method | rate | seeds | evaluations | zero-shot | tuned | change | token-layers | seconds |"]
+    lines.append("|" + "---|" * 10)
     for task in tasks:
         for method in methods:
-            runs = scores[task, method]
+            rate, runs = scores[task, method]
             if not runs:
                 continue
             before = [next(iter(run["zero_shot"].values())) for run in runs]
@@ -63,7 +103,8 @@ def table(scores: dict[tuple[str, str], list[dict[str, Any]]], methods: list[str
             change = [b - a for a, b in zip(before, after, strict=True)]
             seeds = ", ".join(str(run["seed"]) for run in runs)
             lines.append(
-                f"| {task} | {method} | {seeds} | {runs[0]['evaluations']} | {spread(before)} | {spread(after)} "
+                f"| {task} | {method} | {rate} | {seeds} | {runs[0]['evaluations']} "
+                f"| {spread(before)} | {spread(after)} "
                 f"| {statistics.mean(change):+.1f} | {statistics.mean(r['token_layers'] for r in runs):.2e} "
                 f"| {statistics.mean(r['seconds'] for r in runs):.0f} |"
             )
@@ -80,14 +121,12 @@ def main() -> int:
     parser.add_argument("--methods", default="default,dfo-lora,fireworks,nevergrad:PSO,sep-cma")
     parser.add_argument("--budget", type=int, default=3000)
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--rates", default="", help="learning rates to try with zeroth-order estimators")
+    parser.add_argument("--rates-first-order", default="", help="the same for first-order and hybrid")
     parser.add_argument("--read-only", action="store_true", help="print what is there; run nothing")
     arguments = parser.parse_args()
     methods, tasks = arguments.methods.split(","), arguments.tasks.split(",")
-    scores = {}
-    for method in methods:
-        for task in tasks:
-            found = [cell(arguments, method, task, int(seed)) for seed in arguments.seeds.split(",")]
-            scores[task, method] = [run for run in found if run is not None]
+    scores = {(task, method): runs(arguments, method, task) for method in methods for task in tasks}
     print(table(scores, methods, tasks))
     return 0
 
