@@ -24,7 +24,7 @@ from dfolora.engine import Engine, Rows, SequentialEngine
 from dfolora.errors import UserError
 from dfolora.objectives import cross_entropy, make_objective
 from dfolora.optimizers import Optimizer, make_optimizer
-from dfolora.optimizers.ahead import threads
+from dfolora.optimizers.ahead import threads, threads_beside
 from dfolora.run import Generation, Run, checksum, finite
 from dfolora.scoring import Scorer
 from dfolora.selection import Selection
@@ -127,9 +127,7 @@ class Tuner:
         Raises:
             UserError: a replayed population is not the logged one.
         """
-        # All layers' CMA-ES decompose their matrices in the same sweep, more than one thread can do while a GPU scores
-        # it. On a CPU a sweep is long, and every further thread would be taken from torch.
-        with threads(1 if self.engine.rows.owner.device.type == "cpu" else 4) as workers:
+        with threads(threads_beside(self.engine.rows.owner.device)) as workers:
             self._search(run, progress, workers)
         self.selection.restore()
 

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 from threadpoolctl import ThreadpoolController
+
+_BESIDE_A_GPU = 4
+
+
+def threads_beside(device: torch.device) -> int:
+    """How many threads can work ahead while the device scores populations.
+
+    All layers' CMA-ES decompose their matrices in the same sweep, more than one thread can do while a GPU scores it.
+    On a CPU a sweep is long, and every further thread would be taken from torch.
+    """
+    if device.type == "cpu":
+        return 1
+    return max(1, min(_BESIDE_A_GPU, (os.cpu_count() or 1) - 1))
 
 
 @contextmanager

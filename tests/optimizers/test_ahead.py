@@ -12,7 +12,7 @@ import torch
 from threadpoolctl import threadpool_info
 
 from dfolora.optimizers import Optimizer, make_optimizer, optimizer_names
-from dfolora.optimizers.ahead import threads
+from dfolora.optimizers.ahead import threads, threads_beside
 from dfolora.optimizers.base import Points
 from dfolora.optimizers.cma import cma
 from dfolora.optimizers.random import RandomSearch
@@ -211,3 +211,10 @@ def test_numpys_linear_algebra_uses_one_thread_meanwhile() -> None:
     assert (counts(), torch.get_num_threads()) == before
     for path, count in within.items():
         assert count == (1 if path.startswith(np.__path__[0]) else before[0][path])
+
+
+@pytest.mark.parametrize(("cores", "beside_gpu"), [(1, 1), (2, 1), (4, 3), (64, 4), (None, 1)])
+def test_how_many_threads(monkeypatch: pytest.MonkeyPatch, cores: int | None, beside_gpu: int) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert threads_beside(torch.device("cpu")) == 1
+    assert threads_beside(torch.device("cuda")) == beside_gpu
