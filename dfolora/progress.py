@@ -135,7 +135,8 @@ def bench_table(measured: dict[str, Any]) -> None:
     console.print(
         f"{measured['population']} candidates x {measured['sequences']} sequences, {measured['padded_tokens']} tokens "
         f"padded, {measured['real_tokens']} real; optimizer ({measured['optimizer']}): "
-        f"{measured['optimizer_share']:.1%} of a generation"
+        f"{measured['optimizer_share']:.1%} of a generation is waiting for it "
+        f"({measured['optimizer_share_serial']:.1%} without threads that work ahead)"
     )
     if measured["kendall_tau_to_float32"] is not None:
         console.print(f"ranks against float32: Kendall tau {measured['kendall_tau_to_float32']:.3f}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from dfolora.engine import Engine, Rows, SequentialEngine
 from dfolora.errors import UserError
 from dfolora.objectives import cross_entropy, make_objective
 from dfolora.optimizers import Optimizer, make_optimizer
+from dfolora.optimizers.ahead import threads, threads_beside
 from dfolora.run import Generation, Run, checksum, finite
 from dfolora.scoring import Scorer
 from dfolora.selection import Selection
@@ -125,6 +127,13 @@ class Tuner:
         Raises:
             UserError: a replayed population is not the logged one.
         """
+        with threads(threads_beside(self.engine.rows.owner.device)) as workers:
+            self._search(run, progress, workers)
+        self.selection.restore()
+
+    # -- parts of the loop ------------------------------------------------------------------------------------------
+
+    def _search(self, run: Run, progress: Progress, workers: Executor) -> None:
         adapter, replay = self.adapter, iter(run.replay)
         state = self.selection.begin(run, next(replay, None))
         progress(state, self.selection.best)
@@ -137,6 +146,7 @@ class Tuner:
             logged = next(replay, None)
             losses = self._losses(place, z) if logged is None else _replayed(run, logged, z)
             place.optimizer.tell(losses)
+            place.optimizer.ask_ahead(workers)  # while other layers are scored, this one's next population is drawn
             place.write(adapter, place.factors(place.optimizer.incumbent()[None]))
             before, state = state, logged or self._line(state, place, z, losses, started)
             if self._look_is_due(before, state):
@@ -145,9 +155,6 @@ class Tuner:
                 run.log(state)
                 progress(state, self.selection.best)
         self.last = state
-        self.selection.restore()
-
-    # -- parts of the loop ------------------------------------------------------------------------------------------
 
     def _draw(self, generation: int) -> Tensor:
         """The examples of a minibatch, (n,) int64 in ascending order: a function of the seed and the generation."""

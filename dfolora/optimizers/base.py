@@ -1,5 +1,7 @@
 """The one interface that every search method has: ask, tell, incumbent.
 
+What is slow belongs into ``_ask``: it is the part that ``ask_ahead`` lets another thread do.
+
 Shape letters: P population, d dimension of the searched space.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future
 from typing import ClassVar
 
 import numpy as np
@@ -43,6 +46,7 @@ class Optimizer(ABC):
 
     least_population = 1
     options: ClassVar[tuple[str, ...]] = ()  # what a class takes beyond these and a user may set by a flag
+    touches_globals: ClassVar[bool] = False  # whether it changes, if only for a while, what all threads share
 
     def __init__(
         self,
@@ -77,6 +81,7 @@ class Optimizer(ABC):
         self.rng = np.random.RandomState(seed)
         self._limit = _largest_float32(bound)
         self._asked: Points | None = None
+        self._ahead: Future[NDArray[np.float32]] | None = None
         self._finite = np.zeros(0, dtype=bool)
         self._held = np.zeros(dim)
         self._worst: float | None = None
@@ -84,7 +89,10 @@ class Optimizer(ABC):
 
     @property
     def begins(self) -> bool:
-        """Whether the next ask begins a step, so that it may be measured on other examples than the last one."""
+        """Whether the next ask begins a step, so that it may be measured on other examples than the last one.
+
+        Settled by the last tell: ``_ask`` does not change it, as it may be running already.
+        """
         return True
 
     def ask(self) -> torch.Tensor:
@@ -96,11 +104,29 @@ class Optimizer(ABC):
         Raises:
             RuntimeError: the last generation has not been told yet.
         """
-        if self._asked is not None:
-            raise RuntimeError("ask: the last generation has not been told its losses yet")
-        points = np.clip(self._ask(), -self._limit, self._limit).astype(np.float32)
+        self._refuse_untold("ask")
+        # What no thread has begun is quicker done here than waited for.
+        begun = self._ahead is not None and not self._ahead.cancel()
+        points = self._ahead.result() if self._ahead is not None and begun else self._rounded()
+        self._ahead = None
         self._asked = points.astype(np.float64)
         return torch.from_numpy(points)
+
+    def ask_ahead(self, workers: Executor) -> None:
+        """Let another thread begin the next ask, which then takes only what is left of it; no number depends on this.
+
+        Until that ask, only ``incumbent`` and ``begins`` may be called. What the thread raises is raised by the ask.
+        An optimizer that touches what all threads share does nothing here.
+
+        Args:
+            workers: threads of this process.
+
+        Raises:
+            RuntimeError: the last generation has not been told yet.
+        """
+        self._refuse_untold("ask_ahead")
+        if self._ahead is None and not self.touches_globals:
+            self._ahead = workers.submit(self._rounded)
 
     def tell(self, losses: torch.Tensor | NDArray[np.floating] | Sequence[float]) -> None:
         """Report the losses of the last ask.
@@ -139,6 +165,13 @@ class Optimizer(ABC):
         """What the layer should hold now: (d,) float32 on the CPU, finite; zeros until a finite loss has been told."""
         return torch.from_numpy(np.clip(self._held, -self._limit, self._limit).astype(np.float32))
 
+    def _refuse_untold(self, call: str) -> None:
+        if self._asked is not None:
+            raise RuntimeError(f"{call}: the last generation has not been told its losses yet")
+
+    def _rounded(self) -> NDArray[np.float32]:
+        return np.clip(self._ask(), -self._limit, self._limit).astype(np.float32)
+
     def _penalty(self) -> float:
         if self._worst is None:
             return _HOPELESS
@@ -154,7 +187,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _ask(self) -> Points:
-        """(P, d)."""
+        """(P, d). It may run in another thread, while nothing else of this instance does."""
 
     @abstractmethod
     def _tell(self, points: Points, losses: Points) -> None:

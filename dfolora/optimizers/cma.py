@@ -9,7 +9,6 @@ import numpy as np
 
 from dfolora.errors import unknown
 from dfolora.optimizers.base import Optimizer, Points
-from dfolora.optimizers.private_rng import PrivateRng
 
 with warnings.catch_warnings():
     # pycma mentions at import that it could not plot; nothing here ever plots.
@@ -57,27 +56,41 @@ class CMA(Optimizer):
             "bounds": None if bound is None else [-bound, bound],
             **self._options,
         }
-        # The two-point step size that pycma picks in large dimensions draws from numpy's global generator in a
-        # self-check of every tell, whatever "randn" is.
-        self._global = PrivateRng(seed)
         self._sampled: list[Points] = []
-        with self._global.swapped():
-            self._es = cma.CMAEvolutionStrategy(np.zeros(dim), self.sigma, options)
+        self._told: list[float] = []
+        self._es = cma.CMAEvolutionStrategy(np.zeros(dim), self.sigma, options)
+        # The two-point step size that pycma picks in large dimensions checks some coordinates in every tell, and draws
+        # them from numpy's global generator, whatever "randn" is. The check warns and changes nothing.
+        self._es.adapt_sigma.check_consistency = lambda es: None
 
     def _ask(self) -> Points:
-        with self._global.swapped():
-            self._sampled = self._es.ask()
-        return np.array(self._sampled)
-
-    def _tell(self, points: Points, losses: Points) -> None:
         # pycma gets its own float64 points back, not their float32 roundings. Those it would take for injected ones:
         # it then clips their steps, refuses some at the bounds, reports broken mirrored samples in the two-point
         # step size, and its diagonal variant ended in NaN once the steps had shrunk to the rounding error.
-        with self._global.swapped():
-            self._es.tell(self._sampled, losses.tolist())
+        if self._told:
+            self._es.tell(self._sampled, self._told)
+            self._told = []
+        self._sampled = self._es.ask()
+        return np.array(self._sampled)
+
+    def _tell(self, points: Points, losses: Points) -> None:
+        # pycma learns of them in the next ask: its update and its eigendecomposition take milliseconds, and until then
+        # only the mean is wanted.
+        self._told = losses.tolist()
 
     def _incumbent(self) -> Points:
-        return self._best[1] if self._keeps_best else np.array(self._es.result.xfavorite)
+        return self._best[1] if self._keeps_best else self._mean()
+
+    def _mean(self) -> Points:
+        """The mean that pycma will have once it has been told, by the same operations in the same order."""
+        weights = self._es.sp.weights
+        best = [self._sampled[i] for i in np.argsort(self._told)[: weights.mu]]
+        # A bounded search recombines what the points were before they were folded into the bounds.
+        unfolded = [self._es.sent_solutions[x]["geno"] for x in best]
+        mean = np.dot(weights.positive_weights, np.array(unfolded))
+        if self._es.sp.cmean != 1:
+            mean = self._es.sp.cmean * mean + (1 - self._es.sp.cmean) * self._es.mean
+        return np.array(self._es.gp.pheno(mean, into_bounds=self._es.boundary_handler.repair))
 
 
 class SepCMA(CMA):

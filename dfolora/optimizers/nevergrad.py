@@ -50,6 +50,8 @@ class Nevergrad(Optimizer):
             generations.
     """
 
+    touches_globals = True  # the global generators
+
     def __init__(
         self,
         dim: int,

@@ -45,6 +45,7 @@ def test_the_rows(measured: dict[str, Any]) -> None:
     pure = next(row for row in measured["rows"] if row["name"] == "pure")
     assert (pure["ratio_to_pure"], pure["ratio_spread"]) == (1, 0)
     assert 0 < measured["optimizer_share"] < 1
+    assert 0 < measured["optimizer_share_serial"] < 1
     assert -1 <= measured["kendall_tau_to_float32"] <= 1
     assert (measured["padded_tokens"], measured["sequences"], measured["dtype"]) == (24, 3, "bfloat16")
 
