@@ -121,6 +121,13 @@ def _common(texts: Sequence[list[int]]) -> int:
     return count
 
 
+# What the fields of a shorter row end in.
+_PADDING = {
+    "input_ids": 0, "position_ids": 0, "segments": -1,
+    "positions": 0, "targets": -100, "at": 0, "choice": 0, "classes": -1,
+}  # fmt: skip
+
+
 def _pack(rows: Rows, groups: Sequence[tuple[list[int], int]]) -> Rows:
     """One row a group; ``groups`` as ``_groups`` gives them."""
     assert rows.targets is not None
@@ -161,12 +168,6 @@ def _pack(rows: Rows, groups: Sequence[tuple[list[int], int]]) -> Rows:
     )
 
 
-_PADDING = {
-    "input_ids": 0, "position_ids": 0, "segments": -1,
-    "positions": 0, "targets": -100, "at": 0, "choice": 0, "classes": -1,
-}  # fmt: skip
-
-
 def _padded(lists: list[list[int]], value: int, device: torch.device) -> Tensor:
     longest = max(map(len, lists))
     return torch.tensor([part + [value] * (longest - len(part)) for part in lists], device=device)
@@ -198,9 +199,10 @@ def _same_readings(
     readout = Readout(adapter.model, single, run, Levers.none())
     lora = [module.lora for layer in adapter.layers for module in layer.modules.values()]
     tolerance = _TOLERANCE.get(next(adapter.model.parameters()).dtype, _LOW_PRECISION)
+    stacks = dict.fromkeys(layer.name.rsplit(".", 1)[0] for layer in adapter.layers)
+    blocks = [block for stack in stacks for block in adapter.model.get_submodule(stack).children()]
     for factor in _SOFTER:
         soft = [(module, _times(module.forward, factor)) for module in lora]
-        blocks = [adapter.model.get_submodule(layer.name) for layer in adapter.layers]
         masks: list[Tensor] = []
         with patched([*soft, *((block, _watched(block, masks)) for block in blocks)]):
             expected = readout.read(single, run(single.inputs), 1)[0]  # (choices,)
