@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from models_zoo import PAD, ZOO, attached, candidates, choice_rows, inputs_of, padded, sequences, word_rows
+from models_zoo import ZOO, attached, candidates, choice_rows, inputs_of, padded, sequences, word_rows
 from plain_reading import farthest, one_by_one, plain_scores, read, spread
 from torch import nn
 
@@ -237,6 +237,14 @@ def test_a_window_is_no_matter_until_a_text_is_longer(
             agrees(adapter, engine, rows, 1)
 
 
+def test_a_window_in_a_layer_without_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ZOO, "gemma3", (*ZOO["gemma3"][:3], {**ZOO["gemma3"][3], "sliding_window": 21}))
+    adapter = attached("gemma3", incumbents=False, targets=("layers.1.self_attn.q_proj",))  # sees everything
+    adapter.model.bfloat16()
+    assert len(adapter.layers) == 1
+    assert Engine(adapter, story_rows()).rows.count == 9
+
+
 def test_a_bias_by_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ZOO, "bloom", BLOOM)
     adapter, rows = attached("bloom"), story_rows()
@@ -296,7 +304,6 @@ def test_nothing_to_share_stays_as_it_is() -> None:
     for rows in (word_rows("causal"), choice_rows("causal")):
         engine = Engine(attached("gpt2"), rows)
         assert engine.rows is engine._single
-    assert PAD  # rows above are padded
 
 
 def test_bfloat16() -> None:
