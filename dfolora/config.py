@@ -79,7 +79,7 @@ class TuneConfig(ModelConfig):
     rank: int = option(4, "rank of the LoRA modules")
     target: str = option("", "names of modules to adapt, separated by commas; nothing: query and key")
     mode: str = option("layerwise", "layerwise: one layer at a time; joint: all layers at once")
-    objective: str = option("cross-entropy", "what is minimised: cross-entropy, hinge, metric")
+    objective: str = option("cross-entropy", "what is minimised: cross-entropy, hinge, likelihood, metric")
     budget: int = option(3000, "evaluations: candidates, or first-order steps, on the whole few-shot set")
     population: int = option(20, "candidates per generation")
     batch: int = option(0, "examples that a generation is scored on, drawn anew each time; 0: all of them")
@@ -160,7 +160,7 @@ class TuneConfig(ModelConfig):
             if getattr(self, name) != getattr(TuneConfig, name):  # a field's default is the class's attribute
                 raise UserError(f"{flag(name)}: --method {self.method} does not take it")
         if self.objective == "metric":
-            raise UserError(f"--objective: metric has no gradient; --method {self.method} needs cross-entropy or hinge")
+            raise UserError(f"--objective: metric has no gradient; --method {self.method} needs another objective")
         for name in ("lr", "weight_decay", "alpha"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{flag(name)}: {getattr(self, name)} cannot work; give a finite number, 0 or more")

@@ -1,7 +1,8 @@
 """The gradient of the objective with respect to an adapter's factors, by back-propagation through the unmodified model.
 
 What is differentiated is the same loss that ``Engine`` gives a candidate: the readings of ``Readout``, assembled by
-``Rows``, in evaluation mode. Only answer positions reach the head, as in the engine; of its other savings none is used.
+``Rows``, in evaluation mode. Only answer positions reach the head and choices share their prompt, as in the
+engine; of its other savings none is used.
 """
 
 from __future__ import annotations

@@ -30,6 +30,15 @@ def hinge(scores: Tensor, labels: Tensor, margin: float = 2.0) -> Tensor:
     return (gaps.sum(-1) - gaps.gather(-1, index)[..., 0]).mean(-1)
 
 
+def likelihood(scores: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative score of the right choice, where scores are log-probabilities: the wrong choices do not matter.
+
+    How MeZO (arXiv 2305.17333) trains COPA and ReCoRD.
+    """
+    right = scores.gather(-1, labels.expand(scores.shape[0], -1)[..., None])[..., 0]
+    return (-right.mean(-1)).masked_fill(scores.isnan().any(-1).any(-1), torch.nan)
+
+
 def metric_objective(measure: Callable[[list[int]], float]) -> Objective:
     """The negative of any score of the predicted classes, such as the task's own metric: no gradient needed.
 
@@ -46,7 +55,7 @@ def metric_objective(measure: Callable[[list[int]], float]) -> Objective:
     return objective
 
 
-_OBJECTIVES: dict[str, Objective] = {"cross-entropy": cross_entropy, "hinge": hinge}
+_OBJECTIVES: dict[str, Objective] = {"cross-entropy": cross_entropy, "hinge": hinge, "likelihood": likelihood}
 OBJECTIVE_NAMES = (*_OBJECTIVES, "metric")
 
 

@@ -164,12 +164,13 @@ class Scorer:
     # -- text -----------------------------------------------------------------------------------------------------
 
     def _render(self, fields: Mapping[str, str]) -> str:
-        template = self.prompt.template
+        template, end = self.prompt.template, ""
         if self.kind == "causal":
-            template = template.split("{mask}")[0].rstrip()
+            template = template.split("{mask}")[0].rstrip(" ")
+            end = template[len(template.rstrip("\n")) :]  # an answer on a line of its own
         # A mask token inside somebody's text would be taken for the answer position.
         clean = {name: text.replace(self.slot, " ") if self.slot else text for name, text in fields.items()}
-        return template.format(mask=self.slot, **clean).strip()
+        return template.format(mask=self.slot, **clean).strip() + end
 
     def _fit(self, example: Example, render: Any, reserve: int) -> list[int]:
         """Token ids of the rendered example, its ``shorten`` field cut until they and ``reserve`` more fit."""
@@ -209,8 +210,13 @@ class Scorer:
         return [start, self.tokenizer.convert_tokens_to_ids(SENTINEL)] if self.slot else [start]
 
     def _answer_tokens(self, answer: str) -> list[int]:
-        """Tokens of an answer as it stands in the template: with the space before it, if there is one."""
+        """Tokens of an answer as it stands in the template: behind a space, if there is one, or at a line's start."""
         before = self.prompt.template.split("{mask}")[0]
+        if self.kind == "causal" and before.endswith("\n"):
+            # Tokens behind the line's end: SentencePiece begins a text with a space, which is not there.
+            line, both = (self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("\n", "\n" + answer))
+            if both[: len(line)] == line:
+                return list(both[len(line) :])
         spaced = before.endswith((" ", "\n")) or (self.kind == "causal" and bool(before))
         ids = list(self.tokenizer((" " if spaced else "") + answer, add_special_tokens=False)["input_ids"])
         # SentencePiece gives a text that starts with a space a piece of its own for it.

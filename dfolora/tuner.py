@@ -208,7 +208,12 @@ class Tuner:
 
 
 def check_base(engine: Engine, labels: Tensor, config: TuneConfig) -> None:
-    """Raise UserError where the base model's own loss is not a number."""
+    """Raise UserError where the base model's own loss is not a number, or its scores are none for the objective."""
+    if config.objective == "likelihood" and engine.rows.targets is None:
+        raise UserError(
+            f"--objective: likelihood is for answers of several tokens, whose scores are log-probabilities; task "
+            f"{config.task!r} has label words or sentences"
+        )
     loss = cross_entropy(engine.incumbent_scores()[None], labels)
     if not bool(loss.isfinite().all()):
         raise UserError(f"--dtype: the model's own loss is {float(loss)} in {config.dtype}; try --dtype float32")

@@ -77,9 +77,9 @@ DATA = Dataset(
 )
 
 
-def load(split: str, source: Source) -> list[Example]:
+def load(split: str, source: Source, dataset: Dataset = DATA) -> list[Example]:
     """As any dataset's; training examples keep at most ten choices, drawn with the split's seed."""
-    found = DATA.load(split, source)
+    found = dataset.load(split, source)
     if split_name(split) != "train":
         return found
     generator = np.random.RandomState(source.seed)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dfolora.errors import UserError
-from dfolora.objectives import OBJECTIVE_NAMES, cross_entropy, hinge, make_objective, metric_objective
+from dfolora.objectives import OBJECTIVE_NAMES, cross_entropy, hinge, likelihood, make_objective, metric_objective
 
 LABELS = torch.tensor([0, 2])
 # Two candidates, two examples, three classes.
@@ -32,7 +32,14 @@ def test_hinge() -> None:
     assert hinge(SCORES, LABELS, margin=0.5).tolist() == pytest.approx([0.75, 0.5])
 
 
-@pytest.mark.parametrize("objective", [cross_entropy, hinge])
+def test_likelihood() -> None:
+    # The right scores are 1 and 5, then 3 and 1; the others may be anything.
+    assert likelihood(-SCORES, LABELS).tolist() == pytest.approx([3.0, 2.0])
+    wrong = torch.tensor([[False, True, True], [True, True, False]])
+    assert torch.equal(likelihood(SCORES.masked_fill(wrong, -50.0), LABELS), likelihood(SCORES, LABELS))
+
+
+@pytest.mark.parametrize("objective", [cross_entropy, hinge, likelihood])
 def test_absent_classes_do_not_count(objective: torch.nn.Module) -> None:
     absent = torch.cat([SCORES, torch.full((2, 2, 1), -torch.inf)], -1)
     assert torch.allclose(objective(absent, LABELS), objective(SCORES, LABELS))

@@ -20,6 +20,7 @@ from dfolora.engine import memory
 from dfolora.engine.blocks import BlockOrder, Prefix
 from dfolora.engine.levers import Levers
 from dfolora.engine.lora import incumbent_forward, population_forward, shared_forward
+from dfolora.engine.packing import model_inputs, share_prompts
 from dfolora.engine.patch import Forward, Stop, patched
 from dfolora.engine.readout import Readout
 from dfolora.engine.rows import Rows, buckets
@@ -63,10 +64,10 @@ class Engine:
         self.rows = rows.to(device)
         self.token_layers = 0
         self.forwards = 0
-        overhead = LAUNCH_TOKENS.get(device.type, LAUNCH_TOKENS["cuda"])
-        cuts = [list(range(rows.count))]
-        if self.levers.buckets:
-            cuts = buckets(rows.lengths.tolist(), max(self.chunk_tokens // 4, 1), overhead)
+        self._single = self.rows  # as they came: one row a choice
+        if self.levers.shared_prompt:
+            with torch.inference_mode():
+                self.rows = share_prompts(adapter, self.rows, self._forward, self.chunk_tokens)
         self._shared: dict[int, frozenset[str]] = {}  # by layer, found when it is first tuned
         with torch.inference_mode():
             # The longest rows: on rows of one token every position would look like the answer's.
@@ -81,8 +82,7 @@ class Engine:
             if self.order.resumable and self.levers.prefix and len(self.order.blocks) > 1:
                 self._try_to_skip_stem(self.rows.take(longest))
             unmasked = self.levers.no_mask and self.readout.ignores_full_mask(self.rows.take(longest[:1]))
-        index = [torch.tensor(cut, device=device) for cut in cuts]
-        self._buckets = [self._bucket(self.rows.take(cut), cut, unmasked) for cut in index]
+        self._buckets = [self._bucket(self.rows.take(cut), cut, unmasked) for cut in self._cuts(self.rows)]
 
     @torch.inference_mode()
     def scores(self, layer: int | None, factors: Factors, examples: Tensor | None = None) -> Tensor:
@@ -109,8 +109,8 @@ class Engine:
 
     @property
     def batches(self) -> list[Rows]:
-        """The length buckets that the batch was cut into."""
-        return [bucket.rows for bucket in self._buckets]
+        """The batch in length buckets, one row a choice: what is measured on it does not depend on what is saved."""
+        return [self._single.take(cut) for cut in self._cuts(self._single)]
 
     @torch.inference_mode()
     def run_plain(self, rows: Rows) -> None:
@@ -139,6 +139,15 @@ class Engine:
 
         # NaN in place of the embeddings: whoever still read them could not hide it.
         self.order.skip_stem = self.readout.close(read([spoil(module) for module in self.order.stem]), read([]))
+
+    def _cuts(self, rows: Rows) -> list[Tensor]:
+        """Indices of the rows of each length bucket."""
+        device = rows.owner.device
+        if not self.levers.buckets:
+            return [torch.arange(rows.count, device=device)]
+        overhead = LAUNCH_TOKENS.get(device.type, LAUNCH_TOKENS["cuda"])
+        cuts = buckets(rows.lengths.tolist(), max(self.chunk_tokens // 4, 1), overhead)
+        return [torch.tensor(cut, device=device) for cut in cuts]
 
     def _bucket(self, rows: Rows, index: Tensor, unmasked: bool) -> _Bucket:
         inputs = dict(rows.inputs)
@@ -198,7 +207,7 @@ class Engine:
 
     def _forward(self, inputs: dict[str, Tensor]) -> Any:
         options = {} if self.rows.sentences or not _takes_cache(self.model) else {"use_cache": False}
-        return self.model(**inputs, **options, return_dict=True)
+        return self.model(**model_inputs(inputs, self._dtype_and_device()[0]), **options, return_dict=True)
 
     def _prefix(self, bucket: _Bucket, depth: int) -> Prefix:
         """The bucket's cached state below ``depth``, carried up from where it stands if nothing beneath has moved."""

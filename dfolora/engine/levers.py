@@ -18,6 +18,7 @@ class Levers:
         last_block: the last block computes answer positions only.
         buckets: rows are cut into batches of similar length.
         no_mask: a batch without padding runs without an attention mask.
+        shared_prompt: the prompt runs once for all choices of an example.
     """
 
     prefix: bool = True
@@ -27,6 +28,7 @@ class Levers:
     last_block: bool = True
     buckets: bool = True
     no_mask: bool = True
+    shared_prompt: bool = True
 
     @classmethod
     def names(cls) -> list[str]:

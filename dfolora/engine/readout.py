@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dfolora.engine.attention import answer_attention
 from dfolora.engine.levers import Levers
 from dfolora.engine.patch import Forward, patched
-from dfolora.engine.rows import Rows
+from dfolora.engine.rows import Choices, Rows
 
 
 class Readout:
@@ -177,7 +177,12 @@ class Readout:
         return replacements + [thin(module) for module in self.thin]
 
     def read(self, rows: Rows, output: Any, copies: int) -> Tensor:
-        """(copies, R, C) label logits, (copies, R) mean log-probabilities or (copies, R, H) pooled vectors, float32."""
+        """What ``Rows.assemble`` takes, for ``copies`` candidates; float32.
+
+        Returns:
+            (copies, R, C) label logits; (copies, R) mean log-probabilities, (copies, R, S) for rows of S choices; or
+            (copies, R, H) pooled vectors.
+        """
         if rows.sentences:
             states = output.last_hidden_state.view(copies, rows.count, -1, output.last_hidden_state.shape[-1])
             if rows.pooling == "cls":
@@ -194,9 +199,27 @@ class Readout:
             return logits[:, :, 0] if self.cut_head else logits[:, :, 0, rows.columns]
         assert rows.targets is not None, "rows without label words have answer tokens"
         known = rows.targets >= 0
+        if rows.choices is not None:
+            return _choice_means(logits, rows.targets, known, rows.choices)
         target = rows.targets.clamp(min=0).expand(copies, -1, -1)[..., None]
         log_probability = logits.gather(-1, target)[..., 0] - logits.logsumexp(-1)  # (copies, R, K)
         return (log_probability * known).sum(-1) / known.sum(-1)
+
+
+def _choice_means(logits: Tensor, targets: Tensor, known: Tensor, choices: Choices) -> Tensor:
+    """(copies, R, S): the mean log-probability of each choice of a row; 0 where it has fewer than S.
+
+    Args:
+        logits: (copies, R, U, V) at each place that is read.
+        targets, known: (R, K) answer tokens, and where there are any.
+        choices: which place and which choice each answer token belongs to.
+    """
+    row = torch.arange(logits.shape[1], device=logits.device)[:, None]
+    value = logits[:, row, choices.at, targets.clamp(min=0)] - logits.logsumexp(-1)[:, row, choices.at]
+    sums = value.new_zeros(len(logits), *choices.classes.shape)
+    sums = sums.scatter_add(-1, choices.choice.expand_as(value), value * known)
+    counts = torch.zeros_like(sums[0]).scatter_add_(-1, choices.choice, known.to(sums.dtype))
+    return sums / counts.clamp(min=1)
 
 
 def _tokens(rows: Rows) -> int:

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Several choices of one example in one row (see ``packing``): which answer token is read where, and for whom.
+
+    Attributes:
+        at: (R, K) int64: for each answer token, which of the row's ``positions`` predicts it.
+        choice: (R, K) int64: which of the row's S choices it belongs to.
+        classes: (R, S) int64: the class that each choice speaks for; -1 where a row has fewer.
+    """
+
+    at: Tensor
+    choice: Tensor
+    classes: Tensor
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Choices:
+        return Choices(change(self.at), change(self.choice), change(self.classes))
 
 
 @dataclass(frozen=True)
@@ -17,16 +35,19 @@ class Rows:
     One of three readings, by the model's kind and the task:
 
     - label words (``columns``): the logits of the C label tokens at the one answer position;
-    - choices (``targets``): the mean log-probability of the K answer tokens of a row, over the whole vocabulary;
+    - choices (``targets``): the mean log-probability of the K answer tokens of a row, over the whole vocabulary; where
+      a row holds several choices (``choices``), that of each;
     - sentences (``labels``): the pooled vector; class scores are cosines with the label rows' vectors, times ``scale``.
 
     Attributes:
-        inputs: the model's own arguments, each (R, T) or for a decoder (R, T'), padded on the right.
+        inputs: the model's own arguments, each (R, T) or for a decoder (R, T'), padded on the right; of packed rows
+            also ``segments``, from which ``packing.model_inputs`` makes an attention mask.
         positions: (R, K) int64: where the answer tokens are predicted (in the decoder, if there is one); unused by
-            sentences.
+            sentences. With ``choices`` (R, U), each place once.
         columns: (C,) int64 label tokens, or None.
         targets: (R, K) int64 answer tokens, -100 where a row has fewer than K; or None.
-        owner: (R, 2) int64: the example and the class or choice that a row speaks for; label rows have example -1.
+        owner: (R, 2) int64: the example and the class or choice that a row speaks for; label rows have example -1,
+            texts and rows of several choices have class -1.
         classes: (N,) int64 number of classes of each example; scores past it are -inf.
         label_choice: for sentences with per-example choices: whether label rows belong to one example each.
         scale: factor on cosines.
@@ -42,6 +63,7 @@ class Rows:
     sentences: bool = False
     scale: float = 20.0
     pooling: str = "mean"
+    choices: Choices | None = None
 
     @property
     def count(self) -> int:
@@ -59,9 +81,11 @@ class Rows:
         """The rows at ``index``, as long as they are; scores are for reading only, not for assembling."""
         inputs = {name: tensor[index] for name, tensor in self.inputs.items()}
         targets = None if self.targets is None else self.targets[index]
+        choices = None if self.choices is None else self.choices.each(lambda tensor: tensor[index])
         return dataclasses.replace(
-            self, inputs=inputs, positions=self.positions[index], owner=self.owner[index], targets=targets
-        )
+            self, inputs=inputs, positions=self.positions[index], owner=self.owner[index], targets=targets,
+            choices=choices,
+        )  # fmt: skip
 
     def take(self, index: Tensor) -> Rows:
         """``pick``, cut to the longest."""
@@ -71,7 +95,10 @@ class Rows:
             name: tensor if name.startswith("decoder_") else tensor[:, :longest].contiguous()
             for name, tensor in rows.inputs.items()
         }
-        return dataclasses.replace(rows, inputs=inputs)
+        positions = rows.positions
+        if rows.choices is not None:  # one example has ten choices, another fifty; each place read costs a vocabulary
+            positions = positions[:, : int(rows.choices.at.max()) + 1]
+        return dataclasses.replace(rows, inputs=inputs, positions=positions)
 
     def of(self, examples: Tensor) -> tuple[Tensor, Rows]:
         """The rows of some examples, which are renumbered in the order given; label rows that all share stay.
@@ -98,14 +125,15 @@ class Rows:
         return Rows(
             {name: tensor.to(device) for name, tensor in self.inputs.items()}, self.positions.to(device),
             self.owner.to(device), self.classes.to(device), move(self.columns), move(self.targets), self.sentences,
-            self.scale, self.pooling,
+            self.scale, self.pooling, None if self.choices is None else self.choices.each(lambda t: t.to(device)),
         )  # fmt: skip
 
     def assemble(self, readings: Tensor) -> Tensor:
         """Readings of all rows to class scores.
 
         Args:
-            readings: (P, R, C) logits, (P, R) log-probabilities or (P, R, H) vectors, float32.
+            readings: (P, R, C) logits, (P, R) or with ``choices`` (P, R, S) log-probabilities, or (P, R, H) vectors,
+                float32.
 
         Returns:
             (P, N, C) float32; -inf for classes that an example does not have.
@@ -123,9 +151,14 @@ class Rows:
             if bool((owner[:, 0] < 0).all()):  # one set of label sentences for all examples
                 return self.scale * text @ labels[:, owner[:, 1].argsort()].mT
             values = self.scale * (text[:, owner[:, 0]] * labels).sum(-1)  # (P, label rows)
+        elif self.choices is not None:
+            there = self.choices.classes >= 0
+            values = readings[:, there]  # (P, choices)
+            example = self.owner[:, :1].expand_as(there)
+            owner = torch.stack([example[there], self.choices.classes[there]], 1)
         else:
             values, owner = readings, self.owner
-        # A class scores as its best choice, hence the maximum where several rows speak for one class.
+        # A class scores as its best choice, hence the maximum where several choices speak for one class.
         flat = scores.view(population, -1)
         target = owner[:, 0] * scores.shape[2] + owner[:, 1]
         flat.scatter_reduce_(1, target.expand(population, -1), values, reduce="amax")

@@ -31,6 +31,7 @@ ROWS = {
     "dbpedia": ("fancyzhx/dbpedia_14", None, "test", {"title": "t", "content": "c"}),
     "snli": ("stanfordnlp/snli", None, "test", {"premise": "p", "hypothesis": "h"}),
 }
+ROWS |= {f"mezo/{name}": ROWS[f"superglue/{name}"] for name in ("boolq", "cb", "copa", "rte", "wic", "wsc")}
 VARIED = ("passage", "premise", "sentence1", "sentence", "text", "content")
 
 

@@ -29,6 +29,11 @@ COUNTS = {
     "dbpedia": (224, 224, 4992),
     "snli": (48, 48, 9842),
 }
+COUNTS |= {
+    name: COUNTS[name.replace("mezo/sst2", "glue/sst2").replace("mezo", "superglue")]
+    for name in task_names()
+    if name.startswith("mezo/")
+}
 
 
 def load_task(name: str) -> Task:
@@ -54,7 +59,7 @@ def test_prompts(name: str) -> None:
     assert task.about == about(name)
     # The demo is for the masked model that comes with it, and its texts are short.
     if not name.startswith("demo/"):
-        assert set(task.prompts) == set(KINDS)
+        assert set(task.prompts) == ({"causal"} if name.startswith("mezo/") else set(KINDS))
         assert task.shorten
     for kind, prompt in task.prompts.items():
         fields = fields_of(prompt.template)

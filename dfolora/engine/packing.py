@@ -1,0 +1,247 @@
+"""Choices of one example in one row: the prompt that they share is computed once, not once a choice.
+
+A packed row is the shared prompt, then what each choice adds to it, one after another. Positions start again behind the
+prompt for every choice, and a choice sees the prompt and itself, so that its tokens have the states that they would
+have in a row of their own: the longest position stays that of the longest single row, only the row gets longer.
+
+Whether a model can do that (it takes positions and a mask of its own making, and nothing in it goes by a token's place
+in the row: no window, no bias by distance) is found by running it, not by a list of names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfolora.adapter import Adapter
+from dfolora.engine.levers import Levers
+from dfolora.engine.patch import Forward, patched
+from dfolora.engine.readout import Readout
+from dfolora.engine.rows import Choices, Rows
+
+_TOLERANCE, _LOW_PRECISION = {torch.float32: 1e-4}, 0.03  # of the readings' scale
+# What the adapted outputs (query and key) are multiplied by in the two trials. Where a softmax has made up its mind,
+# one key more or less changes nothing; with small queries and keys it does.
+_SOFTER = (1.0, 0.3)
+
+
+def share_prompts(adapter: Adapter, rows: Rows, run: Callable[[dict[str, Tensor]], Any], most_tokens: int) -> Rows:
+    """The rows with the choices of each example packed, where the model then gives the same readings.
+
+    Args:
+        adapter: the model with its LoRA modules.
+        rows: R rows, one a choice.
+        run: one forward of the model, on ``model_inputs``.
+        most_tokens: a row that holds more than one choice is not longer than this.
+
+    Returns:
+        R' <= R packed rows; the rows as they came where nothing can be shared or the model cannot do it.
+    """
+    if rows.targets is None or "decoder_input_ids" in rows.inputs or not _read_at_the_end(rows):
+        return rows
+    hidden = int(adapter.model.config.get_text_config().hidden_size)
+    groups = list(_groups(rows, hidden, most_tokens))
+    if len(groups) == rows.count:
+        return rows
+    packed = _pack(rows, groups)
+    return packed if _same_readings(adapter, rows, packed, groups, run) else rows
+
+
+def model_inputs(inputs: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """What the model is called with.
+
+    Args:
+        inputs: of any rows. Packed ones have ``segments`` (R, T) int64: 0 for the prompt, 1, 2, ... for the choices, -1
+            for padding. (A mask made here and not before is tiled, cut and picked like all else, and takes no memory.)
+        dtype: the model's.
+
+    Returns:
+        The same, with an attention mask (R, 1, T, T) in place of ``segments``: 0 where a token (third dimension) sees
+        another, the least number of ``dtype`` elsewhere. It is to be added to scores, which every attention that takes
+        a ready mask does. Padding sees the prompt, for a softmax over nothing is NaN.
+    """
+    if "segments" not in inputs:
+        return inputs
+    segments = inputs["segments"]
+    query, key = segments[:, :, None], segments[:, None, :]
+    seen = ((key == 0) | (key == query)).tril_()
+    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    mask = mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+    return {name: tensor for name, tensor in inputs.items() if name != "segments"} | {"attention_mask": mask}
+
+
+# -- packing ----------------------------------------------------------------------------------------------------------
+
+
+def _read_at_the_end(rows: Rows) -> bool:
+    """Whether every row is read at its last token, as a causal model is; a masked one has its end token there."""
+    assert rows.targets is not None
+    last = rows.positions.masked_fill(rows.targets < 0, 0).amax(1)
+    return torch.equal(last, rows.inputs["attention_mask"].sum(1) - 1)
+
+
+def _groups(rows: Rows, hidden: int, most_tokens: int) -> Iterator[tuple[list[int], int]]:
+    """Rows that become one, and how many tokens they share.
+
+    A token costs about 12 hidden^2 in linear maps and 2 hidden for every key of its row, seen or not. One row of a
+    prompt of p tokens and a of choices costs 2 hidden (p + a)^2 in attention; cut in halves it costs the prompt once
+    more, and is cheaper from a^2 = 12 hidden p + 2 p^2 on.
+    """
+    lengths = rows.inputs["attention_mask"].sum(1).tolist()
+    of_example: dict[int, list[int]] = {}
+    for row, example in enumerate(rows.owner[:, 0].tolist()):
+        of_example.setdefault(example, []).append(row)
+    for members in of_example.values():
+        texts = [rows.inputs["input_ids"][row, : lengths[row]].tolist() for row in members]
+        prompt = _common(texts)
+        most = min(math.isqrt(12 * hidden * prompt + 2 * prompt * prompt), most_tokens - prompt)
+        together: list[int] = []
+        used = 0
+        for row in members:
+            own = lengths[row] - prompt
+            if together and used + own > most:
+                yield together, prompt
+                together, used = [], 0
+            together.append(row)
+            used += own
+        yield together, prompt
+
+
+def _common(texts: Sequence[list[int]]) -> int:
+    """How many tokens all texts begin with."""
+    count = 0
+    for tokens in zip(*texts, strict=False):
+        if len(set(tokens)) > 1:
+            break
+        count += 1
+    return count
+
+
+# What the fields of a shorter row end in.
+_PADDING = {
+    "input_ids": 0, "position_ids": 0, "segments": -1,
+    "positions": 0, "targets": -100, "at": 0, "choice": 0, "classes": -1,
+}  # fmt: skip
+
+
+def _pack(rows: Rows, groups: Sequence[tuple[list[int], int]]) -> Rows:
+    """One row a group; ``groups`` as ``_groups`` gives them."""
+    assert rows.targets is not None
+    ids, targets, positions = rows.inputs["input_ids"].tolist(), rows.targets.tolist(), rows.positions.tolist()
+    lengths, classes = rows.inputs["attention_mask"].sum(1).tolist(), rows.owner[:, 1].tolist()
+    lists: dict[str, list[list[int]]] = {name: [] for name in _PADDING}
+    for members, prompt in groups:
+        row = {name: [] for name in _PADDING} | {
+            "input_ids": ids[members[0]][:prompt], "position_ids": list(range(prompt)), "segments": [0] * prompt,
+        }  # fmt: skip
+        read: dict[int, int] = {}  # place in the row -> which reading: all choices begin behind the same token
+        for number, member in enumerate(members):
+            shift = len(row["input_ids"]) - prompt
+            row["input_ids"] += ids[member][prompt : lengths[member]]
+            row["position_ids"] += range(prompt, lengths[member])
+            row["segments"] += [number + 1] * (lengths[member] - prompt)
+            row["classes"].append(classes[member])
+            for position, target in zip(positions[member], targets[member], strict=True):
+                if target >= 0:
+                    place = position if position < prompt else position + shift
+                    row["at"].append(read.setdefault(place, len(read)))
+                    row["targets"].append(target)
+                    row["choice"].append(number)
+        row["positions"] = list(read)
+        for name, values in row.items():
+            lists[name].append(values)
+    tensors = {name: _padded(lists[name], value, rows.owner.device) for name, value in _PADDING.items()}
+    inputs = {name: tensors[name] for name in ("input_ids", "position_ids", "segments")}
+    inputs["attention_mask"] = (inputs["segments"] >= 0).to(rows.inputs["attention_mask"].dtype)
+    example = rows.owner[[members[0] for members, _ in groups], 0]
+    return Rows(
+        inputs=inputs,
+        positions=tensors["positions"],
+        owner=torch.stack([example, torch.full_like(example, -1)], 1),
+        classes=rows.classes,
+        targets=tensors["targets"],
+        choices=Choices(tensors["at"], tensors["choice"], tensors["classes"]),
+    )
+
+
+def _padded(lists: list[list[int]], value: int, device: torch.device) -> Tensor:
+    longest = max(map(len, lists))
+    return torch.tensor([part + [value] * (longest - len(part)) for part in lists], device=device)
+
+
+# -- trial ------------------------------------------------------------------------------------------------------------
+
+
+def _same_readings(
+    adapter: Adapter,
+    rows: Rows,
+    packed: Rows,
+    groups: Sequence[tuple[list[int], int]],
+    run: Callable[[dict[str, Tensor]], Any],
+) -> bool:
+    """Whether a few choices read the same in packed rows as each in a row of its own."""
+    lengths = rows.lengths
+    # The longest row and the one with the longest text: what a window or a limit does shows there first.
+    furthest = max(range(len(groups)), key=lambda group: int(lengths[groups[group][0]].max()))
+    few = sorted({0, int(packed.lengths.argmax()), furthest})
+    # Of each the first choice, the last and the longest.
+    chosen = [
+        (place, number, groups[group][0][number])
+        for place, group in enumerate(few)
+        for number in sorted({0, len(groups[group][0]) - 1, int(lengths[groups[group][0]].argmax())})
+    ]
+    places, numbers, members = (torch.tensor(column, device=lengths.device) for column in zip(*chosen, strict=True))
+    single, together = rows.take(members), packed.take(torch.tensor(few, device=lengths.device))
+    readout = Readout(adapter.model, single, run, Levers.none())
+    lora = [module.lora for layer in adapter.layers for module in layer.modules.values()]
+    tolerance = _TOLERANCE.get(next(adapter.model.parameters()).dtype, _LOW_PRECISION)
+    stacks = dict.fromkeys(layer.name.rsplit(".", 1)[0] for layer in adapter.layers)
+    blocks = [block for stack in stacks for block in adapter.model.get_submodule(stack).children()]
+    for factor in _SOFTER:
+        soft = [(module, _times(module.forward, factor)) for module in lora]
+        masks: list[Tensor] = []
+        with patched([*soft, *((block, _watched(block, masks)) for block in blocks)]):
+            expected = readout.read(single, run(single.inputs), 1)[0]  # (choices,)
+        if not all(_is_causal(mask, single.inputs["attention_mask"].bool()) for mask in masks):
+            return False
+        try:
+            with patched(soft):
+                tried = readout.read(together, run(together.inputs), 1)[0]  # (rows, choices of a row)
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+            return False
+        scale = float(expected.abs().max())
+        if not torch.allclose(tried[places, numbers], expected, rtol=0, atol=tolerance * scale):
+            return False
+    return True
+
+
+def _times(forward: Forward, factor: float) -> Forward:
+    return lambda x, *args, **kwargs: factor * forward(x, *args, **kwargs)
+
+
+def _watched(block: nn.Module, masks: list[Tensor]) -> Forward:
+    """The block's forward, which keeps whatever may be an attention mask."""
+    forward = block.forward
+
+    def look(*args: Any, **kwargs: Any) -> Any:
+        given = (part for part in (*args, *kwargs.values()) if isinstance(part, Tensor))
+        masks.extend(part for part in given if part.dim() == 4 and part.shape[-1] == part.shape[-2])
+        return forward(*args, **kwargs)
+
+    return look
+
+
+def _is_causal(mask: Tensor, real: Tensor) -> bool:
+    """Whether (B or 1, heads or 1, T, T) lets each real token see all real ones up to itself, and adds nothing else.
+
+    In low precision, or with a window that is hardly shorter than the text, the readings alone would not tell.
+    """
+    if mask.shape[-1] != real.shape[1]:
+        return False
+    seen = mask if mask.dtype == torch.bool else mask == 0
+    expected = (real[:, None, :] & torch.ones_like(seen[0, 0], dtype=torch.bool).tril())[:, None]
+    return bool(((seen == expected) | ~real[:, None, :, None]).all())
