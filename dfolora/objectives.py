@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dfolora.errors import unknown
+from dfolora.errors import UserError, unknown
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 """(scores (P, N, C) float32, labels (N,) int64) -> losses (P,) float32."""
@@ -17,6 +17,14 @@ def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
     """Mean negative log-probability of the right class among the classes of its example."""
     log_probability = scores.log_softmax(-1)
     return -log_probability.gather(-1, labels.expand(scores.shape[0], -1)[..., None])[..., 0].mean(-1)
+
+
+def token_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log-probability of the answers' tokens, where each example has one answer (C = 1) to be taught.
+
+    Among the classes of its example that answer would always have probability 1.
+    """
+    return -scores[..., 0].mean(-1)
 
 
 def hinge(scores: Tensor, labels: Tensor, margin: float = 2.0) -> Tensor:
@@ -50,12 +58,24 @@ _OBJECTIVES: dict[str, Objective] = {"cross-entropy": cross_entropy, "hinge": hi
 OBJECTIVE_NAMES = (*_OBJECTIVES, "metric")
 
 
-def make_objective(name: str, measure: Callable[[list[int]], float]) -> Objective:
+def make_objective(name: str, measure: Callable[[list[int]], float], generates: bool = False) -> Objective:
     """The objective called ``name``; ``measure`` serves ``metric``.
 
+    Args:
+        name: one of ``OBJECTIVE_NAMES``.
+        measure: as for ``metric_objective``.
+        generates: whether answers are generated, so that there are no classes to compare.
+
     Raises:
-        UserError: no objective of that name.
+        UserError: no objective of that name; one that needs classes where there are none.
     """
+    if generates and name == "hinge":
+        raise UserError(
+            "--objective: hinge compares classes, and this task's answers are generated; "
+            "choose cross-entropy (of the answer's tokens) or metric"
+        )
+    if generates and name == "cross-entropy":
+        return token_cross_entropy
     if name == "metric":
         return metric_objective(measure)
     if name not in _OBJECTIVES:

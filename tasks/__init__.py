@@ -29,6 +29,8 @@ TASKS = {
     "yelp": ("yelp:TASK", "is a review of a business positive? accuracy"),
     "dbpedia": ("dbpedia:TASK", "what kind of thing is described? 14 classes; accuracy"),
     "snli": ("snli:TASK", "entailment, neutral or contradiction? accuracy"),
+    "squad": ("squad:TASK", "answer a question with words of a passage, generated; token F1 and exact match"),
+    "drop": ("drop:TASK", "the same where the answer takes counting or sums; token F1 and exact match"),
     "demo/sentiment": ("demo:SENTIMENT", "which opinion of a review counts? synthetic, nothing to download"),
     "demo/pair": ("demo:PAIR", "does a claim fit a review? synthetic, nothing to download"),
 }
