@@ -67,3 +67,77 @@ def test_one_layer_and_all_at_once(name: str) -> None:
         assert found.tokens == expected
         assert not found.broken.any()
         assert len({str(rows) for rows in found.tokens}) == 3  # the adapters matter
+
+
+def test_population_of_one_and_the_incumbents() -> None:
+    adapter = attached("llama")
+    many = generator(adapter)
+    factors = candidates(adapter, 0, 1)
+    assert many(factors).tokens == alone(adapter, factors)
+    assert many({}).tokens == alone(adapter, adapter.read(1))  # the weights as they stand
+    adapter.write(0, factors)
+    assert many({}).tokens == alone(adapter, factors)
+
+
+@pytest.mark.parametrize("kind", [Engine, SequentialEngine])
+@pytest.mark.parametrize("chunk_tokens", [1, 90, 0])
+def test_any_chunks_give_the_same(kind: type[Engine], chunk_tokens: int) -> None:
+    adapter = attached("llama")
+    factors = candidates(adapter, 1, 4, seed=3)
+    before = adapter.state()
+    many = generator(adapter, chunk_tokens, kind)
+    expected = alone(adapter, factors)
+    assert many(factors).tokens == expected
+    kept = torch.tensor([4, 0, 3])
+    assert many(factors, kept).tokens == [[rows[i] for i in kept.tolist()] for rows in expected]
+    for old, new in zip(before, adapter.state(), strict=True):
+        assert all(torch.equal(a, b) for name in old for a, b in zip(old[name], new[name], strict=True))
+
+
+def test_what_it_costs_is_counted() -> None:
+    adapter = attached("llama")
+    many = generator(adapter)
+    assert len(many._buckets) == 1
+    calls, tokens = 0, 0
+
+    def count(module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
+        nonlocal calls, tokens
+        calls, tokens = calls + 1, tokens + kwargs["input_ids"].numel()
+
+    handle = adapter.model.register_forward_pre_hook(count, with_kwargs=True)
+    many.engine.reset_counts()
+    found = many(candidates(adapter, 0, 3))
+    handle.remove()
+    steps = max(len(ids) for rows in found.tokens for ids in rows)
+    assert many.engine.forwards == calls == steps
+    assert tokens == 3 * 5 * (12 + steps - 1)  # padding included
+    assert many.engine.token_layers == 3 * tokens  # three blocks
+
+
+def test_numbers_that_are_none_are_told() -> None:
+    adapter = attached("gpt2")
+    many = generator(adapter)
+    factors = candidates(adapter, 1, 3)
+    whole = many(factors)
+    next(iter(factors.values()))[1][1] = torch.nan
+    found = many(factors)
+    assert found.broken.tolist() == [[False] * 5, [True] * 5, [False] * 5]
+    assert [found.tokens[p] for p in (0, 2)] == [whole.tokens[p] for p in (0, 2)]
+
+
+def test_the_models_own_settings_are_left_out_and_left_alone() -> None:
+    adapter = attached("llama")
+    factors = candidates(adapter, 1, 2)
+    many = generator(adapter)
+    expected = many(factors).tokens
+    own = transformers.GenerationConfig(repetition_penalty=5.0, do_sample=True, top_k=3, max_length=3)
+    adapter.model.generation_config = own
+    assert many(factors).tokens == expected
+    assert adapter.model.generation_config is own
+
+
+def test_bfloat16_and_grouped_heads_run() -> None:
+    adapter = attached("qwen3")
+    adapter.model.to(torch.bfloat16)
+    found = generator(adapter)(candidates(adapter, None, 2))
+    assert not found.broken.any()
