@@ -21,6 +21,7 @@ from dfolora.tasks import get_task
 from dfolora.tasks.common import Source
 
 METRIC = ["--objective", "metric"]
+UNTESTED = [*SMALL, *METRIC, "--test-split", "none", "--budget", "4"]
 
 
 @pytest.fixture
@@ -65,9 +66,9 @@ def test_without_gradients(command: Command, tmp_path: Path, data: Path, archite
 
 
 def test_the_same_one_by_one_and_in_chunks(command: Command, tmp_path: Path, data: Path) -> None:
-    expected = through(command, tmp_path / "a", flags(data, *SMALL, *METRIC))[1]
+    expected = through(command, tmp_path / "a", flags(data, *UNTESTED))[1]
     for name, change in (("b", ["--engine", "sequential"]), ("c", ["--chunk-tokens", 200])):
-        lines = through(command, tmp_path / name, flags(data, *SMALL, *METRIC, *change))[1]
+        lines = through(command, tmp_path / name, flags(data, *UNTESTED, *change))[1]
         assert [line["checksum"] for line in lines] == [line["checksum"] for line in expected]
         for line, other in zip(lines, expected, strict=True):
             assert line["losses"] == pytest.approx(other["losses"])
@@ -75,9 +76,9 @@ def test_the_same_one_by_one_and_in_chunks(command: Command, tmp_path: Path, dat
 
 def test_minibatches(command: Command, tmp_path: Path, data: Path) -> None:
     """A generation's losses are of the examples that were drawn for it: all six, or two."""
-    whole = through(command, tmp_path / "a", flags(data, *SMALL, *METRIC, "--batch", 6))[1]
-    assert whole[1]["losses"] == through(command, tmp_path / "b", flags(data, *SMALL, *METRIC))[1][1]["losses"]
-    part = through(command, tmp_path / "c", flags(data, *SMALL, *METRIC, "--batch", 2))[1]
+    whole = through(command, tmp_path / "a", flags(data, *UNTESTED, "--batch", 6))[1]
+    assert whole[1]["losses"] == through(command, tmp_path / "b", flags(data, *UNTESTED))[1][1]["losses"]
+    part = through(command, tmp_path / "c", flags(data, *UNTESTED, "--batch", 2))[1]
     assert part[1]["losses"] != whole[1]["losses"]
     assert part[1]["token_layers"] < whole[1]["token_layers"] / 2
 
