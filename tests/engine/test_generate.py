@@ -10,8 +10,8 @@ from models_zoo import PAD, VOCABULARY, attached, candidates, sequences, word_ro
 from dfolora.adapter import Adapter, Factors
 from dfolora.engine import Engine, Generator, SequentialEngine
 
-ARCHITECTURES = ["gpt2", "opt", "llama", "qwen3", "gemma3", "gemma2", "phi3", "gpt_neox", "falcon"]
-NEW = 6
+ARCHITECTURES = ["gpt2", "opt", "llama", "qwen3", "gemma3", "phi3", "gpt_neox"]
+NEW = 5
 STOP = tuple(range(5, VOCABULARY, 8))
 PROMPTS = sequences([9, 4, 12, 1, 7], seed=5)
 
