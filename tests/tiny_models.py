@@ -48,7 +48,7 @@ BAD = "a dull story|very cold music|the poor old film|boring dark play|a sad lit
 def _words() -> list[str]:
     words = set(TEXT.split())
     for task in map(get_task, task_names()):
-        for prompt in task.prompts.values():
+        for prompt in () if task.new_tokens else task.prompts.values():  # those have models of their own
             words.update(re.findall(r"\w+|[^\w\s]+", " ".join(prompt.words or ()) + " " + prompt.template))
     return sorted(words)
 
