@@ -96,7 +96,7 @@ class Adapter:
 
     def __post_init__(self) -> None:
         self.versions = [0] * len(self.layers)
-        self.active = [bool(self._b_norm(layer) > 0) for layer in self.layers]
+        self.active = [bool(self._b_norm(layer) != 0) for layer in self.layers]
 
     @staticmethod
     def _b_norm(layer: Layer) -> Tensor:
@@ -113,7 +113,7 @@ class Adapter:
     def moved(self, layer: int) -> None:
         """To be called once a layer's factors have been changed in place."""
         self.versions[layer] += 1
-        self.active[layer] = bool(self._b_norm(self.layers[layer]) > 0)
+        self.active[layer] = bool(self._b_norm(self.layers[layer]) != 0)
 
     def write(self, layer: int, factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Make one candidate, factors of P = 1, the incumbent of a layer."""

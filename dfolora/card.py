@@ -17,7 +17,7 @@ _CLASSES = {
 }
 
 
-def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Prompt) -> str:
+def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Prompt, new_tokens: int = 0) -> str:
     """Markdown with the metadata block that model hubs read."""
     head = yaml.safe_dump(
         {"base_model": config.model, "library_name": "peft", "tags": ["dfolora", "lora"]}, sort_keys=True
@@ -35,6 +35,9 @@ def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Pr
     if config.method != "gradient-free":
         how = f"by back-propagation ({config.method}: `{config.search}` on A and B)"
     words = ", ".join(prompt.words) if prompt.words else "each example's own choices"
+    template = prompt.template.replace("\n", "\\n")
+    if new_tokens:
+        words = f"generated greedily, up to the end of the line, {new_tokens} tokens at most"
     return "\n".join(
         [
             "---",
@@ -46,7 +49,7 @@ def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Pr
             f"{counts['train']} examples ({scores['token_layers']} token-layers). Chosen on {counts['dev']} dev "
             f"examples after {scores['selected_at']} evaluations.",
             "",
-            f"Task `{scores['task']}`, prompt `{prompt.template}`, answers: {words}.",
+            f"Task `{scores['task']}`, prompt `{template}`, answers: {words}.",
             "",
             "| split | examples | metric | zero-shot | tuned |",
             "|---|---|---|---|---|",

@@ -55,7 +55,9 @@ class FirstOrder:
         self.engine = Gradient(adapter, rows, scorer.labels(train), config.chunk_tokens)
         self.labels = scorer.labels(train).to(self.engine.rows.owner.device)
         task = scorer.task
-        self.objective = make_objective(config.objective, lambda found: task.main(task.measure(train, found)))
+        self.objective = make_objective(
+            config.objective, lambda found: task.main(task.measure(train, found)), task.new_tokens > 0
+        )
         self.modules = {name: module for layer in adapter.layers for name, module in layer.modules.items()}
         self.last = self.selection.best
         self.size = 1

@@ -11,6 +11,7 @@ from typing import Any
 from dfolora import adapter as adapters
 from dfolora import models
 from dfolora.adapter import Adapter
+from dfolora.answers import Answers
 from dfolora.card import model_card
 from dfolora.config import EvaluateConfig, ModelConfig, TuneConfig
 from dfolora.engine import Engine
@@ -18,6 +19,7 @@ from dfolora.errors import UserError, unknown
 from dfolora.first_order import FirstOrder
 from dfolora.hybrid import Hybrid
 from dfolora.models import LanguageModel
+from dfolora.objectives import make_objective
 from dfolora.optimizers import make_optimizer
 from dfolora.run import Run
 from dfolora.scoring import Scorer
@@ -56,6 +58,7 @@ def tune(
         UserError: whatever the user gave that cannot work; the run folder is made once all of it is checked.
     """
     # Names first: a mistyped optimizer should not cost the loading of a model.
+    make_objective(config.objective, lambda found: 0.0, task.new_tokens > 0)
     if config.method == "gradient-free":
         subspace_class(config.subspace)
         options = config.optimizer_options
@@ -113,7 +116,8 @@ def tune(
         adapter.clear()
         scores["zero_shot"] = score(adapter, scorer, test, config.chunk_tokens)
         adapter.restore(kept)
-    adapter.save(run.folder / "adapter", model_card(config, scores, language_model.kind, scorer.prompt))
+    card = model_card(config, scores, language_model.kind, scorer.prompt, task.new_tokens)
+    adapter.save(run.folder / "adapter", card)
     run.save_scores(scores)
     return scores
 
@@ -147,10 +151,14 @@ def evaluate(config: EvaluateConfig, task: Task, examples: Examples) -> dict[str
 
 def score(adapter: Adapter, scorer: Scorer, examples: Sequence[Example], chunk_tokens: int = 0) -> Metrics:
     """The task's metrics of an adapter as it stands, in percent."""
-    predictions: list[int] = []
+    predictions: list[Any] = []
     for start in range(0, len(examples), TEST_BATCH):
-        engine = Engine(adapter, scorer.encode(examples[start : start + TEST_BATCH]), chunk_tokens)
-        predictions += engine.incumbent_scores().argmax(-1).tolist()
+        part = examples[start : start + TEST_BATCH]
+        engine = Engine(adapter, scorer.encode(part), chunk_tokens)
+        if scorer.task.new_tokens:
+            predictions += Answers(engine, scorer, part).incumbent().texts
+        else:
+            predictions += engine.incumbent_scores().argmax(-1).tolist()
     return scorer.task.measure(examples, predictions)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dfolora.errors import unknown
+from dfolora.errors import UserError, unknown
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 """(scores (P, N, C) float32, labels (N,) int64) -> losses (P,) float32."""
@@ -33,7 +33,8 @@ def hinge(scores: Tensor, labels: Tensor, margin: float = 2.0) -> Tensor:
 def likelihood(scores: Tensor, labels: Tensor) -> Tensor:
     """Mean negative score of the right choice, where scores are log-probabilities: the wrong choices do not matter.
 
-    How MeZO (arXiv 2305.17333) trains COPA and ReCoRD.
+    How MeZO (arXiv 2305.17333) trains COPA and ReCoRD. Where each example has the one answer that it is taught (C = 1), it
+    is the cross-entropy of that answer's tokens; among its classes the answer would always have probability 1.
     """
     right = scores.gather(-1, labels.expand(scores.shape[0], -1)[..., None])[..., 0]
     return (-right.mean(-1)).masked_fill(scores.isnan().any(-1).any(-1), torch.nan)
@@ -59,12 +60,24 @@ _OBJECTIVES: dict[str, Objective] = {"cross-entropy": cross_entropy, "hinge": hi
 OBJECTIVE_NAMES = (*_OBJECTIVES, "metric")
 
 
-def make_objective(name: str, measure: Callable[[list[int]], float]) -> Objective:
+def make_objective(name: str, measure: Callable[[list[int]], float], generates: bool = False) -> Objective:
     """The objective called ``name``; ``measure`` serves ``metric``.
 
+    Args:
+        name: one of ``OBJECTIVE_NAMES``.
+        measure: as for ``metric_objective``.
+        generates: whether answers are generated, so that there are no classes to compare.
+
     Raises:
-        UserError: no objective of that name.
+        UserError: no objective of that name; one that needs classes where there are none.
     """
+    if generates and name == "hinge":
+        raise UserError(
+            "--objective: hinge compares classes, and this task's answers are generated; "
+            "choose cross-entropy (of the answer's tokens) or metric"
+        )
+    if generates and name == "cross-entropy":
+        return likelihood
     if name == "metric":
         return metric_objective(measure)
     if name not in _OBJECTIVES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -77,6 +77,7 @@ class Scorer:
             also one a label sentence.
         """
         rows: list[_Row] = []
+        examples = [self._taught(example) for example in examples]
         for index, example in enumerate(examples):
             if self.kind == "encoder":
                 rows.append(self._sentence(self._fit(example, self._render, 0), (index, -1)))
@@ -90,9 +91,21 @@ class Scorer:
             rows += [self._sentence(self._ids(word), (-1, c)) for c, word in enumerate(self.prompt.words)]
         return self._batch(rows, [self._class_count(example) for example in examples])
 
+    def prompts(self, examples: Sequence[Example]) -> list[list[int]]:
+        """Token ids of what is left of the answer, by example: what a causal model generates from."""
+        return [self._fit(example, self._render, 0) for example in examples]
+
     def labels(self, examples: Sequence[Example]) -> torch.Tensor:
         """(N,) int64 right classes."""
         return torch.tensor([example.label for example in examples])
+
+    def _taught(self, example: Example) -> Example:
+        """An example whose answer is generated, as it is taught: its first gold text is its only choice."""
+        if not self.task.new_tokens:
+            return example
+        if not example.gold:
+            raise UserError(f"--task: an example of {self.task.name!r} has no gold text; generating needs at least one")
+        return replace(example, choices=example.gold[:1], choice_class=None, label=0)
 
     def _class_count(self, example: Example) -> int:
         if self.prompt.words is not None:
@@ -175,6 +188,7 @@ class Scorer:
     def _fit(self, example: Example, render: Any, reserve: int) -> list[int]:
         """Token ids of the rendered example, its ``shorten`` field cut until they and ``reserve`` more fit."""
         ids = self._ids(render(example.fields))
+        reserve = max(reserve, self.task.new_tokens)  # taught and generated answers follow the same prompt
         limit = self.max_length - reserve
         name = self.task.shorten
         fields = dict(example.fields)

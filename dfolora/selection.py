@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dfolora.adapter import Adapter, Factors
+from dfolora.answers import Answers
 from dfolora.engine import Engine
-from dfolora.objectives import cross_entropy
+from dfolora.objectives import cross_entropy, likelihood
 from dfolora.run import Generation, Run, finite
 from dfolora.scoring import Scorer
 from dfolora.task import Example, Metrics
@@ -41,6 +42,8 @@ class Selection:
         self.rule = rule
         self.rows = scorer.encode(dev)
         self.engine = Engine(adapter, self.rows, chunk_tokens)
+        self.answers = Answers(self.engine, scorer, dev) if self.task.new_tokens else None
+        self.loss = likelihood if self.answers else cross_entropy
         self.labels = scorer.labels(dev).to(self.engine.rows.owner.device)
         self.best = Generation(0, 0, None, "", [], 0, 0, 0, 0.0)
         self.kept: list[Factors] = adapter.state()
@@ -65,8 +68,13 @@ class Selection:
     def measure(self, state: Generation) -> None:
         """Write into a line what the dev set says of the adapter as it stands."""
         scores = self.engine.incumbent_scores()
-        metrics = self.task.measure(self.dev, scores.argmax(-1).tolist())
-        loss = finite(cross_entropy(scores[None], self.labels))[0]
+        loss = finite(self.loss(scores[None], self.labels))[0]
+        if self.answers is None:
+            metrics = self.task.measure(self.dev, scores.argmax(-1).tolist())
+        else:
+            found = self.answers.incumbent()
+            metrics = self.task.measure(self.dev, found.texts)
+            loss = None if found.broken else loss
         state.dev = {"metrics": metrics, "main": self.task.main(metrics), "loss": loss}
         state.dev_token_layers += self.engine.token_layers
         self.engine.reset_counts()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["masked", "causal", "seq2seq", "encoder"]
 KINDS: tuple[Kind, ...] = ("masked", "causal", "seq2seq", "encoder")
@@ -24,7 +24,8 @@ class Example:
         choice_class: the class that each choice speaks for; a class scores as its best choice. None: every choice is
             a class of its own.
         group: examples that are scored together share it (MultiRC: the question).
-        gold: every right answer text, where a metric compares texts (ReCoRD).
+        gold: every right answer text, where a metric compares texts (ReCoRD, SQuAD). Where the answer is generated, the
+            first one is what is taught, and ``label`` is 0.
     """
 
     fields: Mapping[str, str]
@@ -43,7 +44,7 @@ class Prompt:
         template: text with ``{field}`` placeholders and, except for a sentence encoder, exactly one ``{mask}``: where
             the answer stands. A causal model reads what is left of ``{mask}`` only.
         words: label words in class order, one token each (for a sentence encoder: label sentences); None: each
-            example brings its own ``choices``.
+            example brings its own ``choices``, or the answer is generated.
         answer: the text that is scored for a choice, with ``{choice}`` and fields. Only a sentence encoder needs more
             than the choice itself: it compares whole sentences.
     """
@@ -54,7 +55,8 @@ class Prompt:
 
 
 Metrics = dict[str, float]
-Measure = Callable[[Sequence[Example], Sequence[int]], Metrics]
+Measure = Callable[[Sequence[Example], Sequence[Any]], Metrics]
+"""(examples, the predicted class of each; where answers are generated, the text of each) -> metrics in percent."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,13 @@ class Task:
         classes: class names in label order; empty where each example has its own choices.
         prompts: one per kind of model it supports.
         load: ``(split, source) -> examples``; split is ``train``, ``dev`` or ``test``; see ``tasks/common.py``.
-        measure: (examples, predicted class per example) -> metrics in percent, official ones, main one first.
+        measure: (examples, predicted class per example) -> metrics in percent, official ones, main one first. Where
+            answers are generated: (examples, text per example).
         selection: the metrics whose mean selects adapters; empty: all of them.
         shorten: the field that is cut when a prompt is too long (the passage, never the question).
         one_class_train: True where a training set of a single class is still informative (WSC: choices differ).
+        new_tokens: most tokens of an answer that the model generates, up to the end of a line; 0: it does not, a class
+            or choice is predicted.
     """
 
     name: str
@@ -80,6 +85,7 @@ class Task:
     selection: tuple[str, ...] = ()
     shorten: str = ""
     one_class_train: bool = False
+    new_tokens: int = 0
     about: str = field(default="", compare=False)
 
     def main(self, metrics: Metrics) -> float:

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from dfolora import statistics
 from dfolora.adapter import Adapter, Factors
+from dfolora.answers import Answers
 from dfolora.config import TuneConfig
 from dfolora.engine import Engine, Rows, SequentialEngine
 from dfolora.errors import UserError
-from dfolora.objectives import cross_entropy, make_objective
+from dfolora.objectives import Objective, cross_entropy, make_objective
 from dfolora.optimizers import Optimizer, make_optimizer
 from dfolora.optimizers.ahead import threads, threads_beside
 from dfolora.run import Generation, Run, checksum, finite
@@ -80,8 +81,10 @@ class Tuner:
         engine = SequentialEngine if config.engine == "sequential" else Engine
         self.engine = engine(adapter, rows, config.chunk_tokens)
         self.labels = scorer.labels(train).to(self.engine.rows.owner.device)
-        task = scorer.task
-        self.objective = make_objective(config.objective, lambda found: task.main(task.measure(train, found)))
+        self.objective = self._objective(train)
+        self.answers: Answers | None = None
+        if scorer.task.new_tokens and config.objective == "metric":  # of texts, which no class scores can tell
+            self.answers = Answers(self.engine, scorer, train)
         self.places: list[Place] = []
         self.last = self.selection.best
 
@@ -161,13 +164,21 @@ class Tuner:
         generator = torch.Generator().manual_seed(_seed(self.config.seed, f"batch {generation}"))
         return torch.randperm(len(self.train), generator=generator)[: self.config.batch].sort().values
 
+    def _objective(self, examples: Sequence[Example]) -> Objective:
+        """Of the class scores of some examples."""
+        task = self.scorer.task
+        return make_objective(
+            self.config.objective, lambda found: task.main(task.measure(examples, found)), task.new_tokens > 0
+        )
+
     def _losses(self, place: Place, z: Tensor) -> Tensor:
         """(P,) float32 on the CPU."""
         factors, batch = place.factors(z), place.batch
+        if self.answers is not None:
+            return self.answers.losses(factors, batch)
         if batch is None:
             return self.objective(self.engine.scores(place.layer, factors), self.labels).cpu()
-        task, examples = self.scorer.task, [self.train[i] for i in batch.tolist()]
-        objective = make_objective(self.config.objective, lambda found: task.main(task.measure(examples, found)))
+        objective = self._objective([self.train[i] for i in batch.tolist()])
         return objective(
             self.engine.scores(place.layer, factors, batch), self.labels[batch.to(self.labels.device)]
         ).cpu()

@@ -38,6 +38,8 @@ TASKS = {
     "mezo/multirc": ("mezo:MULTIRC", "superglue/multirc as MeZO asks causal models; accuracy over answers"),
     "mezo/copa": ("mezo:COPA", "superglue/copa as MeZO asks causal models; accuracy"),
     "mezo/record": ("mezo:RECORD", "superglue/record as MeZO asks causal models; exact match and F1"),
+    "squad": ("squad:TASK", "answer a question with words of a passage, generated; token F1 and exact match"),
+    "drop": ("drop:TASK", "the same where the answer takes counting or sums; token F1 and exact match"),
     "demo/sentiment": ("demo:SENTIMENT", "which opinion of a review counts? synthetic, nothing to download"),
     "demo/pair": ("demo:PAIR", "does a claim fit a review? synthetic, nothing to download"),
 }

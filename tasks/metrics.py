@@ -1,4 +1,5 @@
-"""Official metrics, in percent, from the predicted class of each example (for some tasks: the predicted choice)."""
+"""Official metrics, in percent, from the predicted class of each example (for some tasks: the predicted choice,
+or the text that was generated)."""
 
 from __future__ import annotations
 
@@ -44,14 +45,21 @@ def multirc(examples: Sequence[Example], predictions: Sequence[int]) -> Metrics:
 def record(examples: Sequence[Example], predictions: Sequence[int]) -> Metrics:
     """ReCoRD: exact match and token F1 of the predicted choice's text, each the best over the gold texts."""
     _labels(examples, predictions)
+    chosen = [(example.choices or ())[prediction] for example, prediction in zip(examples, predictions, strict=True)]
+    found = squad(examples, chosen)
+    return {"em": found["em"], "f1": found["f1"]}
+
+
+def squad(examples: Sequence[Example], texts: Sequence[str]) -> Metrics:
+    """SQuAD v1.1: token F1 and exact match of the texts that answer the examples, each the best over the gold texts."""
+    _labels(examples, texts)
     em = f1 = 0.0
-    for example, prediction in zip(examples, predictions, strict=True):
-        assert example.choices is not None
-        answer = squad_tokens(example.choices[prediction])
+    for example, text in zip(examples, texts, strict=True):
+        answer = squad_tokens(text)
         golds = [squad_tokens(gold) for gold in example.gold]
         em += any(answer == gold for gold in golds)
         f1 += max(_token_f1(answer, gold) for gold in golds)
-    return {"em": 100 * em / len(examples), "f1": 100 * f1 / len(examples)}
+    return {"f1": 100 * f1 / len(examples), "em": 100 * em / len(examples)}
 
 
 def squad_tokens(text: str) -> list[str]:
@@ -72,7 +80,7 @@ def _f1(labels: Sequence[int], predictions: Sequence[int], classes: list[int]) -
     return 100 * float(f1_score(labels, predictions, labels=classes, average="macro", zero_division=0))
 
 
-def _labels(examples: Sequence[Example], predictions: Sequence[int]) -> list[int]:
+def _labels(examples: Sequence[Example], predictions: Sequence[int] | Sequence[str]) -> list[int]:
     if not examples:
         raise UserError("no examples to measure")
     if len(examples) != len(predictions):

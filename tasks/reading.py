@@ -43,6 +43,19 @@ def jsonl_rows(path: Path) -> Iterator[Row]:
         yield where, record
 
 
+def json_file(path: Path) -> dict[str, Any]:
+    """A file that is one JSON object."""
+    try:
+        whole = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise UserError(f"{path}: not JSON ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    if not isinstance(whole, dict):
+        raise UserError(f"{path}: a JSON object is expected")
+    return whole
+
+
 def tsv_rows(path: Path) -> Iterator[Row]:
     """Tab-separated with a header, as GLUE writes it: a quotation mark is a character like any other."""
     header: list[str] = []

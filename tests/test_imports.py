@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "dfolora/subspaces.py": {"dfolora.adapter", "dfolora.errors"},
     "dfolora/statistics.py": {"dfolora.adapter", "dfolora.engine", "dfolora.subspaces"},
     "dfolora/scoring.py": {"dfolora.engine", "dfolora.errors", "dfolora.models", "dfolora.task"},
+    "dfolora/answers.py": {"dfolora.adapter", "dfolora.engine", "dfolora.models", "dfolora.scoring", "dfolora.task"},
     "tasks": {"dfolora.task", "dfolora.errors", "dfolora.tasks"},
 }
 

@@ -198,8 +198,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, spoilt: Any) -> None:
     """Make the objective lose the candidates whose indices ``spoilt`` gives for a call number, from 1."""
     make, calls = tuners.make_objective, iter(range(1, 10**6))
 
-    def made(name: str, measure: Any) -> Any:
-        objective = make(name, measure)
+    def made(name: str, measure: Any, generates: bool = False) -> Any:
+        objective = make(name, measure, generates)
 
         def spoiling(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
             losses = objective(scores, labels)

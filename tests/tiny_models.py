@@ -47,9 +47,10 @@ BAD = "a dull story|very cold music|the poor old film|boring dark play|a sad lit
 
 def _words() -> list[str]:
     words = set(TEXT.split())
-    # Another word is another random model. MeZO's label words are known from the other tasks.
+    # Another word is another random model. MeZO's label words are known from the other tasks, and generation tasks
+    # have models of their own.
     for task in (get_task(name) for name in task_names() if not name.startswith("mezo/")):
-        for prompt in task.prompts.values():
+        for prompt in () if task.new_tokens else task.prompts.values():
             words.update(re.findall(r"\w+|[^\w\s]+", " ".join(prompt.words or ()) + " " + prompt.template))
     return sorted(words)
 

@@ -9,6 +9,7 @@ those of setting the weights one candidate at a time, up to rounding.
 from __future__ import annotations
 
 import contextlib
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,14 +99,26 @@ class Engine:
             (P, N or n, C) float32; -inf for classes that an example does not have.
         """
         population = next(iter(factors.values()))[0].shape[0]
-        dtype, device = self._dtype_and_device()
-        cast = {name: (_cast(a, dtype, device), _cast(b, dtype, device)) for name, (a, b) in factors.items()}
-        return self._all_buckets(layer, cast, population, examples)
+        return self._all_buckets(layer, self._cast(factors), population, examples)
 
     @torch.inference_mode()
     def incumbent_scores(self) -> Tensor:
         """(N, C) float32: class scores with every layer at its incumbent."""
         return self._all_buckets(None, {}, 1)[0]
+
+    def running(self, factors: Factors, copies: int) -> AbstractContextManager[None]:
+        """Within it a call of the model, whole, is ``copies`` candidates on rows in candidate-major order.
+
+        Args:
+            factors: their factors, P = ``copies``, of any layers; all others are at their incumbents.
+            copies: at most what ``at_once`` says.
+        """
+        return patched(self._lora(self._cast(factors), frozenset(), copies))
+
+    def at_once(self, population: int, most: int) -> int:
+        """How many candidates to run together where ``most`` fit."""
+        chunks = -(-population // max(1, most))
+        return -(-population // chunks)  # of equal size: a short last one wastes what a launch costs
 
     @property
     def batches(self) -> list[Rows]:
@@ -169,8 +182,7 @@ class Engine:
             if not rows.count:
                 continue
             tokens = rows.inputs["input_ids"].numel()
-            chunks = -(-population // max(1, self.chunk_tokens // tokens))
-            chunk = -(-population // chunks)  # of equal size: a short last one wastes what a launch costs
+            chunk = self.at_once(population, self.chunk_tokens // tokens)
             for start in range(0, population, chunk):
                 part = {name: (a[start : start + chunk], b[start : start + chunk]) for name, (a, b) in factors.items()}
                 copies = min(chunk, population - start)
@@ -300,6 +312,10 @@ class Engine:
             with contextlib.suppress(Stop), patched([*(lora | watched).items(), (block.module, stop)]):
                 self._forward({name: tensor.repeat(2, 1) for name, tensor in few.inputs.items()})
         return frozenset(seen - differ)
+
+    def _cast(self, factors: Factors) -> Factors:
+        dtype, device = self._dtype_and_device()
+        return {name: (_cast(a, dtype, device), _cast(b, dtype, device)) for name, (a, b) in factors.items()}
 
     def _dtype_and_device(self) -> tuple[torch.dtype, torch.device]:
         parameter = next(p for p in self.model.parameters() if p.dtype.is_floating_point)

@@ -23,6 +23,14 @@ def chunk_tokens(model: nn.Module, device: torch.device) -> int:
     return max(1, min(fastest, int(SHARE_OF_FREE * free_bytes(device)) // bytes_per_token(model)))
 
 
+def generated_tokens(model: nn.Module, device: torch.device, blocks: int) -> int:
+    """Tokens, prompts and answers together, that 0.6 of a device's free memory holds with their keys and values."""
+    hidden = int(model.config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]
+    itemsize = next(p for p in model.parameters() if p.dtype.is_floating_point).element_size()
+    cached = 2 * hidden * blocks * itemsize  # of every block: an upper estimate, grouped heads keep less
+    return max(1, int(SHARE_OF_FREE * free_bytes(device)) // (bytes_per_token(model) + cached))
+
+
 def bytes_per_token(model: nn.Module) -> int:
     """An upper estimate of what one token holds at once in a forward without gradients, in bytes.
 

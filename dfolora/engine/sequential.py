@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -25,24 +28,34 @@ class SequentialEngine(Engine):
     @torch.inference_mode()
     def scores(self, layer: int | None, factors: Factors, examples: Tensor | None = None) -> Tensor:
         """As ``Engine.scores``; the incumbents are what they were when it returns."""
-        own = self._own(factors)
         rows = self.rows if examples is None else self.rows.of(examples.to(self.rows.owner.device))[1]
-        before = [(part, part.clone()) for pair in own.values() for part in pair]
         readings = []
-        try:
-            for p in range(next(iter(factors.values()))[0].shape[0]):
-                for name, pair in own.items():
-                    for part, candidates in zip(pair, factors[name], strict=True):
-                        part.copy_(candidates[p])
+        for p in range(next(iter(factors.values()))[0].shape[0]):
+            with self.running({name: (a[p : p + 1], b[p : p + 1]) for name, (a, b) in factors.items()}, 1):
                 readings.append(self._read(rows))
-        finally:
-            for part, kept in before:
-                part.copy_(kept)
         return rows.assemble(torch.cat(readings))
 
     @torch.inference_mode()
     def incumbent_scores(self) -> Tensor:
         return self.rows.assemble(self._read(self.rows))[0]
+
+    @contextlib.contextmanager
+    def running(self, factors: Factors, copies: int) -> Iterator[None]:
+        """As ``Engine.running`` for one candidate: its factors are written, and what was there is put back."""
+        assert copies == 1, "one candidate at a time"
+        own = self._own(factors)
+        before = [(part, part.clone()) for pair in own.values() for part in pair]
+        try:
+            for name, pair in own.items():
+                for part, candidates in zip(pair, factors[name], strict=True):
+                    part.copy_(candidates[0])
+            yield
+        finally:
+            for part, kept in before:
+                part.copy_(kept)
+
+    def at_once(self, population: int, most: int) -> int:
+        return 1
 
     def _own(self, factors: Factors) -> Factors:
         modules = {name: module for layer in self.adapter.layers for name, module in layer.modules.items()}

@@ -13,7 +13,7 @@ from dfolora.engine.patch import patched
 from dfolora.engine.readout import Readout
 from dfolora.engine.rows import buckets
 from dfolora.models import LanguageModel
-from dfolora.objectives import Objective, cross_entropy
+from dfolora.objectives import Objective, cross_entropy, likelihood
 
 _LAUNCH_TOKENS = 16  # the price of another forward: next to nothing, beside a pass over all weights
 
@@ -22,7 +22,7 @@ def rows_loss(
     language_model: LanguageModel,
     rows: Rows,
     labels: Tensor,
-    objective: Objective = cross_entropy,
+    objective: Objective | None = None,
     chunk_tokens: int = 0,
 ) -> Callable[[], Tensor]:
     """The function that asks the model as it stands for its loss on a batch.
@@ -34,7 +34,8 @@ def rows_loss(
         language_model: the model that is tuned; of any kind.
         rows: what ``Scorer.encode`` gives.
         labels: (N,) int64, what ``Scorer.labels`` gives.
-        objective: scores (1, N, C) and labels to losses (1,).
+        objective: scores (1, N, C) and labels to losses (1,); None: cross-entropy, that of the answers' tokens where no
+            example has two to choose from.
         chunk_tokens: most padded tokens in one forward; 0: what is fastest and fits.
 
     Returns:
@@ -43,6 +44,7 @@ def rows_loss(
     model: Any = language_model.model
     device = language_model.device
     rows, labels = rows.to(device), labels.to(device)
+    lower = objective or (likelihood if int(rows.classes.max()) == 1 else cross_entropy)
     options = (
         {"use_cache": False} if not rows.sentences and getattr(model.config, "use_cache", None) is not None else {}
     )
@@ -65,6 +67,6 @@ def rows_loss(
             # Made anew each time: the columns of the head are copies, and the head is tuned too.
             with patched(readout.replacements(part, 1)):
                 readings.append(readout.read(part, run(part.inputs), 1))
-        return objective(rows.assemble(torch.cat(readings, 1)[:, order]), labels)[0]
+        return lower(rows.assemble(torch.cat(readings, 1)[:, order]), labels)[0]
 
     return loss
