@@ -33,8 +33,8 @@ def hinge(scores: Tensor, labels: Tensor, margin: float = 2.0) -> Tensor:
 def likelihood(scores: Tensor, labels: Tensor) -> Tensor:
     """Mean negative score of the right choice, where scores are log-probabilities: the wrong choices do not matter.
 
-    How MeZO (arXiv 2305.17333) trains COPA and ReCoRD. Where each example has the one answer that it is taught (C = 1), it
-    is the cross-entropy of that answer's tokens; among its classes the answer would always have probability 1.
+    How MeZO (arXiv 2305.17333) trains COPA and ReCoRD. Where each example has the one answer that it is taught (C = 1),
+    it is the cross-entropy of that answer's tokens; among its classes the answer would always have probability 1.
     """
     right = scores.gather(-1, labels.expand(scores.shape[0], -1)[..., None])[..., 0]
     return (-right.mean(-1)).masked_fill(scores.isnan().any(-1).any(-1), torch.nan)
