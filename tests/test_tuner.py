@@ -46,8 +46,8 @@ def test_every_subspace(tune: Tune, subspace: str, mode: str) -> None:
     assert len({line["checksum"] for line in lines}) == 7
 
 
-@pytest.mark.parametrize("objective", OBJECTIVE_NAMES)
-def test_every_objective(tune: Tune, objective: str) -> None:
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVE_NAMES if name != "likelihood"])
+def test_every_objective_of_label_words(tune: Tune, objective: str) -> None:
     _, lines = tune("--objective", objective)
     losses = {loss for line in lines[1:] for loss in line["losses"]}
     if objective == "metric":  # minus the accuracy on six examples
