@@ -222,8 +222,8 @@ def check_base(engine: Engine, labels: Tensor, config: TuneConfig) -> None:
     """Raise UserError where the base model's own loss is not a number, or its scores are none for the objective."""
     if config.objective == "likelihood" and engine.rows.targets is None:
         raise UserError(
-            "--objective: likelihood is for answers of several tokens, whose scores are log-probabilities; this task has "
-            "label words or sentences: choose cross-entropy, hinge or metric"
+            "--objective: likelihood is for answers of several tokens, whose scores are log-probabilities; this task "
+            "has label words or sentences: choose cross-entropy, hinge or metric"
         )
     loss = cross_entropy(engine.incumbent_scores()[None], labels)
     if not bool(loss.isfinite().all()):
