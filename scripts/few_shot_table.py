@@ -9,12 +9,16 @@ interrupted ones go on, so the script can be stopped and started at will.
 
 With ``--rates 0.02,0.05,0.15`` a method that takes a learning rate runs with each of them, and the rate whose runs do
 best on the dev sets, on average over the seeds, stands for it in the table; ``--rates-first-order`` are those of
-``first-order`` and ``hybrid``, whose AdamW steps along exact gradients. The test sets have no say.
+``first-order`` and ``hybrid``, whose AdamW steps along exact gradients. The test sets have no say: only runs that stand
+in the table are scored on them, once (``test.json`` in the run's folder), and the bare model once per task and seed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
+import io
 import json
 import re
 import statistics
@@ -23,8 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from dfolora import cli
+from dfolora.config import EvaluateConfig, flag, read_yaml
 from dfolora.optimizers import option_names
 from dfolora.presets import PRESETS
+from dfolora.run import write_text
 
 FIRST_ORDER = ("first-order", "hybrid")
 
@@ -48,21 +54,62 @@ def rates(arguments: argparse.Namespace, method: str) -> list[str]:
 
 
 def cell(arguments: argparse.Namespace, method: str, task: str, seed: int) -> dict[str, Any] | None:
-    """The scores of one run, made now unless they are there; None where it failed or is not to be run."""
-    name = re.sub(r"[^\w.]+", "-", f"{task}-{method}-{seed}")
-    folder = Path(arguments.output) / name
+    """A run, made now unless it is there, without test scores; None where it failed or is not to be made."""
+    folder = Path(arguments.output) / slug(f"{task}-{method}-{seed}")
     done = folder / "scores.json"
     if not done.exists() and not arguments.read_only:
         if (folder / "subspace.safetensors").exists():
             command = ["tune", "--resume", str(folder)]
         else:
-            command = ["tune", "--task", task, "--seed", str(seed), "--output", str(folder), *flags(method)]
+            command = ["tune", "--task", task, "--seed", str(seed), "--output", str(folder), "--test-split", "none"]
             command += ["--budget", str(arguments.budget), "--dtype", arguments.dtype]
             command += ["--model", arguments.model] if arguments.model else []
             command += ["--data", arguments.data] if arguments.data else []
+            command += flags(method)  # last, so that a method's own flags win
         if cli.main(command):
             return None
-    return json.loads(done.read_text(encoding="utf-8")) if done.exists() else None
+    return {**read_json(done), "folder": folder} if done.exists() else None
+
+
+def tested(arguments: argparse.Namespace, run: dict[str, Any]) -> dict[str, Any] | None:
+    """A run with its ``zero_shot`` and ``tuned`` test scores; None where they fail or are not to be made."""
+    if run["tuned"]:  # made before, by a script that scored every run
+        return run
+    folder: Path = run["folder"]
+    before = folder.parent / (slug(f"zero-shot-{run['task']}-{run['seed']}") + ".json")
+    own = test_score(arguments, folder / "test.json", [*settings(folder), "--adapter", str(folder / "adapter")])
+    base = own and test_score(arguments, before, settings(folder))
+    return {**run, "tuned": own, "zero_shot": base} if own and base else None
+
+
+def settings(folder: Path) -> list[str]:
+    """The flags of ``evaluate`` for the model and the data of a run."""
+    words = []
+    for name in sorted({field.name for field in dataclasses.fields(EvaluateConfig)} - {"adapter", "split"}):
+        value = read_yaml(str(folder / "config.yaml")).get(name)
+        if value not in (None, "", False):
+            words += [flag(name)] if value is True else [flag(name), str(value)]
+    return words
+
+
+def test_score(arguments: argparse.Namespace, path: Path, words: list[str]) -> dict[str, float] | None:
+    """The metrics of ``evaluate`` on the test split, kept in a file; None where it failed or is not to be run."""
+    if not path.exists():
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            failed = arguments.read_only or cli.main(["evaluate", *words, "--json"])
+        if failed:
+            return None
+        write_text(path, printed.getvalue())
+    return read_json(path)["metrics"]
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^\w.]+", "-", text)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def runs(arguments: argparse.Namespace, method: str, task: str) -> tuple[str, list[dict[str, Any]]]:
@@ -74,7 +121,8 @@ def runs(arguments: argparse.Namespace, method: str, task: str) -> tuple[str, li
         found = [cell(arguments, given, task, seed) for seed in seeds]
         tried[rate] = [run for run in found if run is not None]
     best = max(tried, key=lambda rate: dev_score(tried[rate]))
-    return best, tried[best]
+    scored = [tested(arguments, run) for run in tried[best]]
+    return best, [run for run in scored if run is not None]
 
 
 def dev_score(found: list[dict[str, Any]]) -> tuple[float, float]:

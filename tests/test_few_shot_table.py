@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dfolora import cli
 from scripts import few_shot_table
 
 ARGUMENTS = Namespace(seeds="13,21", rates="0.02,0.1", rates_first_order="0.001,0.01")
@@ -56,5 +59,45 @@ def test_dev_chooses_the_rate(monkeypatch: pytest.MonkeyPatch, losses: tuple[flo
 
 def test_a_rate_whose_runs_failed_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     good = {"dev_tuned": {"accuracy": 1.0}, "dev_loss": 9.0}
+    good["tuned"] = {"accuracy": 1.0}
     monkeypatch.setattr(few_shot_table, "cell", lambda a, method, task, seed: None if "0.02" in method else good)
     assert few_shot_table.runs(ARGUMENTS, "es", "agnews")[0] == "0.1"
+
+
+def test_only_the_chosen_rate_is_scored_on_the_test_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Real runs of the demo: the chosen run's figures are those of ``dfolora evaluate``; zero-shot is scored once."""
+    asked = []
+
+    def main(argv: list[str]) -> int:
+        asked.append((argv[0], "--adapter" in argv))
+        return cli.main(argv)
+
+    monkeypatch.setattr(few_shot_table, "cli", Namespace(main=main))
+    words = ["--output", str(tmp_path), "--tasks", "demo/sentiment", "--seeds", "13", "--budget", "48"]
+    words += ["--methods", "default,spsa --population 8", "--rates", "0.02,0.1"]
+    monkeypatch.setattr("sys.argv", ["few_shot_table", *words])
+    assert few_shot_table.main() == 0
+    assert asked.count(("tune", False)) == 3
+    assert asked.count(("evaluate", True)) == 2
+    assert asked.count(("evaluate", False)) == 1
+    found = sorted(path.parent.name for path in tmp_path.glob("*/test.json"))
+    assert [name.split("-lr-")[0] for name in found] == [
+        "demo-sentiment-default-13",
+        "demo-sentiment-spsa-population-8",
+    ]
+    printed = capsys.readouterr().out.splitlines()
+    rows = [line for line in printed if line.startswith("| demo/sentiment")]
+    capsys.readouterr()
+    assert (
+        cli.main(["evaluate", "--adapter", str(tmp_path / found[1] / "adapter"), "--task", "demo/sentiment", "--json"])
+        == 0
+    )
+    tuned = json.loads(capsys.readouterr().out)["metrics"]["accuracy"]
+    assert rows[1].split("|")[6:8] == [" 59.2 ", f" {tuned:.1f} "]
+
+    asked.clear()
+    assert few_shot_table.main() == 0
+    assert asked == []
+    assert [line for line in capsys.readouterr().out.splitlines() if line in rows] == rows
