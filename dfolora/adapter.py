@@ -6,7 +6,6 @@ alpha / r is 1 here, so that what a subspace writes is what the model gets.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import shutil
@@ -20,19 +19,14 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfolora.errors import UserError
 from dfolora.models import LanguageModel
+from dfolora.targets import block_of, features, searched_rows, target_names
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 """One layer's candidates: module name -> (A (P, r, in), B (P, out, r)). A or B may be expanded views over P."""
-
-# Query and key projections by the names that transformers' architectures use. A fused projection holds query, key and
-# value in one matrix; the second entry says how its output rows are laid out.
-_QUERY_KEY = ("query", "key", "q_proj", "k_proj", "q_lin", "k_lin", "q", "k")
-_FUSED = {"c_attn": "blocks", "qkv_proj": "blocks", "Wqkv": "blocks", "query_key_value": "heads"}
-_CROSS_ATTENTION = ("crossattention", "EncDecAttention", "encoder_attn", "cross_attn")
 
 # Parts of a PEFT adapter, by their keys in adapter_config.json, that are more than W + B A on linear maps.
 _NOT_PLAIN = ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices", "target_parameters")
@@ -146,13 +140,16 @@ class Adapter:
         """Write a standard PEFT folder with safetensors and a model card; all of it or nothing."""
         partial = folder.with_name(folder.name + f".partial-{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
-        with warnings.catch_warnings():
-            # PEFT asks the hub whether the vocabulary changed; offline it says that it could not.
-            warnings.filterwarnings("ignore", message="Could not find a config file")
-            self.peft_model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
+        self._write_folder(partial)
         (partial / "README.md").write_text(card, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
+
+    def _write_folder(self, folder: Path) -> None:
+        with warnings.catch_warnings():
+            # PEFT asks the hub whether the vocabulary changed; offline it says that it could not.
+            warnings.filterwarnings("ignore", message="Could not find a config file")
+            self.peft_model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
 
 
 def attach(language_model: LanguageModel, rank: int = 4, targets: Sequence[str] = ()) -> Adapter:
@@ -167,8 +164,8 @@ def attach(language_model: LanguageModel, rank: int = 4, targets: Sequence[str] 
         UserError: a rank that cannot work; a target that the model does not have.
     """
     model = language_model.model
-    names = _target_names(model, targets)
-    smallest = min(min(_features(model.get_submodule(name))) for name in names)
+    names = target_names(model, targets)
+    smallest = min(min(features(model.get_submodule(name))) for name in names)
     if not 1 <= rank <= smallest:
         raise UserError(f"--rank: {rank} cannot work; the adapted modules allow 1 to {smallest}")
     fan_in_fan_out = type(model.get_submodule(names[0])).__name__ == "Conv1D"
@@ -243,87 +240,18 @@ def _frozen(peft_model: PeftModel) -> PeftModel:
     return peft_model
 
 
-def _features(module: nn.Module) -> tuple[int, int]:
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    weight: Any = module.weight  # Conv1D keeps (in, out)
-    return int(weight.shape[0]), int(weight.shape[1])
-
-
-def _linear_names(model: Any) -> list[str]:
-    head = model.get_output_embeddings()
-    return [
-        name
-        for name, module in model.named_modules()
-        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and module is not head
-    ]
-
-
-def _target_names(model: nn.Module, targets: Sequence[str]) -> list[str]:
-    linear = _linear_names(model)
-    if not targets:
-        default = [n for n in linear if _suffix(n) in (*_QUERY_KEY, *_FUSED) and not _is_cross(n) and _block(model, n)]
-        if default:
-            return default
-        raise UserError(f"--target: no query or key projection found; name modules yourself, such as {_some(linear)}")
-    chosen = [n for n in linear if any(n == t or n.endswith("." + t) for t in targets) and _block(model, n)]
-    for target in targets:
-        if not any(n == target or n.endswith("." + target) for n in chosen):
-            near = difflib.get_close_matches(target, sorted({_suffix(n) for n in linear}), n=3, cutoff=0.4)
-            hint = " or ".join(map(repr, near)) if near else _some(linear)
-            raise UserError(f"--target: the model has no linear module {target!r} in its layers; try {hint}")
-    return chosen
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(sorted({_suffix(name) for name in names}))
-
-
-def _suffix(name: str) -> str:
-    return name.rsplit(".", 1)[-1]
-
-
-def _is_cross(name: str) -> bool:
-    return any(part in _CROSS_ATTENTION for part in name.split("."))
-
-
-def _block(model: nn.Module, name: str) -> str | None:
-    """The transformer block that a module belongs to: the first element of a ModuleList on its path."""
-    parts = name.split(".")
-    for index, part in enumerate(parts):
-        if part.isdigit() and isinstance(model.get_submodule(".".join(parts[:index])), nn.ModuleList):
-            return ".".join(parts[: index + 1])
-    return None
-
-
 def _layers(peft_model: PeftModel) -> list[Layer]:
     model = peft_model.get_base_model()
     grouped: dict[str, dict[str, LoraModule]] = {}
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
-            block = _block(model, name)
+            block = block_of(model, name)
             if block is None:
                 raise UserError(f"--adapter: {name!r} lies outside the model's layers")
             grouped.setdefault(block, {})[name] = LoraModule(
-                name, module, *_features(module.base_layer), _searched_rows(model, name, module)
+                name, module, *features(module.base_layer), searched_rows(model, name, module)
             )
     return [Layer(block, modules) for block, modules in grouped.items()]
-
-
-def _searched_rows(model: Any, name: str, module: Any) -> Tensor | None:
-    """Query and key rows of a fused projection; None where there is nothing to leave out."""
-    layout = _FUSED.get(_suffix(name))
-    if layout is None or _is_cross(name):
-        return None
-    config = model.config.get_text_config()
-    heads = int(config.num_attention_heads)
-    rows = torch.arange(int(module.out_features))
-    if layout == "blocks":  # [query | key | value], with fewer key and value heads under grouped-query attention
-        kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
-        return rows[: len(rows) * (heads + kv_heads) // (heads + 2 * kv_heads)]
-    if len(rows) != 3 * int(module.in_features):
-        return None  # Falcon's grouped layouts: search all rows rather than guess
-    return rows.view(heads, 3, -1)[:, :2].reshape(-1)  # per head [query, key, value]
 
 
 def _dequantised(linear: Any) -> Tensor:

@@ -19,8 +19,14 @@ _CLASSES = {
 
 def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Prompt, new_tokens: int = 0) -> str:
     """Markdown with the metadata block that model hubs read."""
+    full = config.method == "full-parameter"
     head = yaml.safe_dump(
-        {"base_model": config.model, "library_name": "peft", "tags": ["dfolora", "lora"]}, sort_keys=True
+        {
+            "base_model": config.model,
+            "library_name": "transformers" if full else "peft",
+            "tags": ["dfolora"] if full else ["dfolora", "lora"],
+        },
+        sort_keys=True,
     )
     counts = scores["examples"]
     looks = [("dev", scores["dev_zero_shot"], scores["dev_tuned"])]
@@ -31,9 +37,11 @@ def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Pr
         for split, before, after in looks
         for name in after
     ]
-    how = f"without gradients: `{config.optimizer}` in the `{config.subspace}` subspace"
-    if config.method != "gradient-free":
-        how = f"by back-propagation ({config.method}: `{config.search}` on A and B)"
+    how = f"without gradients: `{config.optimizer}` in the `{config.subspace}` subspace, rank {config.rank}"
+    if full:
+        how = f"without gradients: `{config.optimizer}` on all weights, in place"
+    elif config.method != "gradient-free":
+        how = f"by back-propagation ({config.method}: `{config.search}` on A and B), rank {config.rank}"
     words = ", ".join(prompt.words) if prompt.words else "each example's own choices"
     template = prompt.template.replace("\n", "\\n")
     if new_tokens:
@@ -43,9 +51,9 @@ def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Pr
             "---",
             head.rstrip(),
             "---",
-            f"# LoRA adapter for {config.model}",
+            f"# {config.model}, tuned" if full else f"# LoRA adapter for {config.model}",
             "",
-            f"Found by dfolora {how}, rank {config.rank}, seed {config.seed}, {scores['evaluations']} evaluations of "
+            f"Found by dfolora {how}, seed {config.seed}, {scores['evaluations']} evaluations of "
             f"{counts['train']} examples ({scores['token_layers']} token-layers). Chosen on {counts['dev']} dev "
             f"examples after {scores['selected_at']} evaluations.",
             "",
@@ -56,11 +64,21 @@ def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Pr
             *rows,
             "",
             "```python",
-            f"from transformers import {_CLASSES[kind]}",
-            "from peft import PeftModel",
-            "",
-            f"model = PeftModel.from_pretrained({_CLASSES[kind]}.from_pretrained({config.model!r}), 'this folder')",
+            *_use(config.model, kind, full),
             "```",
             "",
         ]
     )
+
+
+def _use(model: str, kind: str, full: bool) -> list[str]:
+    """The lines that load what was saved, without this library."""
+    name = _CLASSES[kind]
+    if full:
+        return [f"from transformers import {name}", "", f"model = {name}.from_pretrained('this folder')"]
+    return [
+        f"from transformers import {name}",
+        "from peft import PeftModel",
+        "",
+        f"model = PeftModel.from_pretrained({name}.from_pretrained({model!r}), 'this folder')",
+    ]

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dfolora.config import BenchConfig, EvaluateConfig, ModelConfig, TuneConfig, build, flag, read_yaml
+from dfolora.config import BenchConfig, EvaluateConfig, ModelConfig, TuneConfig
 from dfolora.errors import UserError, unknown
+from dfolora.options import build, flag, read_yaml
 
 SYNTHETIC = (
     "The demo's language is synthetic: its sentences come from a grammar in this package, its model was trained on it."

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
-
-import yaml
+from dataclasses import dataclass
+from typing import Any
 
 from dfolora.errors import UserError, unknown
+from dfolora.options import Options, at_least, flag, option
 from dfolora.presets import PRESETS
-
-Config = TypeVar("Config", bound="ModelConfig")
-
-
-def option(default: Any, text: str) -> Any:
-    """A field with its help text."""
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Options):
     """Which model and which task: what ``tune`` and ``evaluate`` share."""
 
     model: str = option("", "hub id or folder; nothing: the demo's own model")
@@ -55,11 +45,10 @@ class ModelConfig:
         return self.seed if self.split_seed < 0 else self.split_seed
 
     def check(self) -> None:
-        """Raise UserError for a value that cannot work."""
         for name in ("shots",):
-            _at_least(self, name, 1)
+            at_least(self, name, 1)
         for name in ("chunk_tokens", "max_length", "seed"):
-            _at_least(self, name, 0)
+            at_least(self, name, 0)
         for name in ("seed", "split_seed"):
             if getattr(self, name) >= 2**32:
                 raise UserError(f"{flag(name)}: {getattr(self, name)} cannot work; the most is {2**32 - 1}")
@@ -70,7 +59,9 @@ class TuneConfig(ModelConfig):
     """Everything about one run of ``tune``."""
 
     method: str = option(
-        "gradient-free", "gradient-free; first-order: AdamW by back-propagation; hybrid: that for some layers"
+        "gradient-free",
+        "gradient-free; first-order: AdamW by back-propagation; hybrid: that for some layers; full-parameter: every "
+        "weight of the model, without gradients",
     )
     optimizer: str = option("cma", "see `dfolora optimizers`")
     subspace: str = option("pca", "where to search: pca, frozen-a, xs, full, factors, lora, paper")
@@ -105,20 +96,29 @@ class TuneConfig(ModelConfig):
     visit: int = option(1, "generations per visit of a layer")
     dev_every: int = option(0, "evaluations between looks at the dev set; 0: once per sweep; first-order: 20 in all")
     selection: str = option("incumbent", "what is looked at: incumbent, or sample (the release's last candidate)")
-    preset: str = option("", "a paper's settings: dfo-lora, mezo-lora, mezo-gv-lora, mezo-greedy-lora")
+    preset: str = option(
+        "", "a paper's settings: dfo-lora, mezo-lora, mezo-gv-lora, mezo-greedy-lora; mezo, mezo-gv, mezo-greedy"
+    )
     test_split: str = option("test", "scored at the end: test, dev (which selection saw) or none")
     output: str = option("", "run folder; nothing: a new one under runs/")
 
     @property
     def generation_size(self) -> int:
         """Evaluations of one generation: a population, one step along a gradient, or both."""
+        if self.method == "full-parameter":  # a step: pairs of probes, or a pool and the two sides of what it found
+            return self.population // 2 * 2 if self.optimizer == "spsa" else self.population + 2
         probes = 0 if self.method == "first-order" or (self.method == "hybrid" and not self.alpha) else self.population
         return probes + (self.method != "gradient-free")
 
     @property
     def search(self) -> str:
         """What does the work, for run folders and scores."""
-        return {"first-order": "adamw", "hybrid": f"adamw+{self.optimizer}"}.get(self.method, self.optimizer)
+        names = {
+            "first-order": "adamw",
+            "hybrid": f"adamw+{self.optimizer}",
+            "full-parameter": f"full-{self.optimizer}",
+        }
+        return names.get(self.method, self.optimizer)
 
     @property
     def optimizer_options(self) -> dict[str, Any]:
@@ -126,12 +126,21 @@ class TuneConfig(ModelConfig):
         given = {name: getattr(self, name) for name in _OPTIONAL if getattr(self, name)}
         return {**given, "incumbent": "best"} if self.incumbent == "best" else given
 
+    @classmethod
+    def fill(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A preset and a method bring settings of their own where nothing else was given."""
+        preset = values.get("preset") or ""
+        if preset and preset not in PRESETS:
+            raise unknown("--preset", preset, PRESETS)
+        values = {**PRESETS.get(preset, {}), **values}
+        return {**_METHODS.get(str(values.get("method")), {}), **values}
+
     def check(self) -> None:
         super().check()
         for name in ("budget", "population", "rank", "visit", "subspace_dim"):
-            _at_least(self, name, 1)
+            at_least(self, name, 1)
         for name in ("batch", "dev_every", "bound", "lr", "weight_decay", "best_share", "plane_dim", "plane_steps"):
-            _at_least(self, name, 0)
+            at_least(self, name, 0)
         for name in ("sigma", "scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{flag(name)}: {getattr(self, name)} cannot work; give a number above 0")
@@ -144,6 +153,8 @@ class TuneConfig(ModelConfig):
                 raise UserError(f"{flag(name)}: it is for --method {' and '.join(takers)}, not for {self.method}")
         if self.method == "gradient-free":
             self._check_gradient_free()
+        elif self.method == "full-parameter":
+            self._check_full_parameter()
         else:
             self._check_first_order()
 
@@ -154,11 +165,27 @@ class TuneConfig(ModelConfig):
             raise UserError(f"--incumbent: best is for cma and sep-cma; {self.optimizer} has one rule of its own")
         self._check_options()
 
-    def _check_first_order(self) -> None:
-        """Refuse what means nothing where gradients are followed: any such option that is not at its default."""
-        for name in (*_OF_SEARCH, *(() if self.method == "hybrid" else _OF_ESTIMATORS)):
+    def _check_full_parameter(self) -> None:
+        self._refuse((*_OF_ADAPTERS, *(() if self.optimizer == "guided" else ("best_share",))))
+        if self.optimizer not in _FULL_PARAMETER:
+            raise unknown("--optimizer", self.optimizer, _FULL_PARAMETER)
+        if self.population < 2:
+            raise UserError(f"--population: {self.population} is too few for {self.optimizer}; it takes at least 2")
+        if not 0 <= self.lr < math.inf:
+            raise UserError(f"--lr: {self.lr} cannot work; give a finite number, 0 or more")
+        if not 0 <= self.best_share < 1:
+            raise UserError(f"--best-share: {self.best_share} cannot work; give a share between 0 and 1, such as 0.5")
+        if self.budget < self.generation_size:
+            raise UserError(f"--budget: {self.budget} is less than one step, {self.generation_size} evaluations")
+
+    def _refuse(self, names: tuple[str, ...]) -> None:
+        """Refuse what means nothing to the method: any such option that is not at its default."""
+        for name in names:
             if getattr(self, name) != getattr(TuneConfig, name):  # a field's default is the class's attribute
                 raise UserError(f"{flag(name)}: --method {self.method} does not take it")
+
+    def _check_first_order(self) -> None:
+        self._refuse((*_OF_SEARCH, *(() if self.method == "hybrid" else _OF_ESTIMATORS)))
         if self.objective == "metric":
             raise UserError(f"--objective: metric has no gradient; --method {self.method} needs another objective")
         for name in ("lr", "weight_decay", "alpha"):
@@ -198,11 +225,21 @@ _OF_SEARCH = (
 )  # fmt: skip
 _OF_ESTIMATORS = ("optimizer", "population", "sigma", *(name for name in _OPTIONAL if name != "lr"))
 
+# Options that mean nothing where there is no adapter.
+_OF_ADAPTERS = (
+    "quantize", "rank", "target", "subspace", "subspace_dim", "scale", "mode", "bound", "incumbent", "engine", "visit",
+    "selection", "update", "noise", "plane_dim", "plane_steps", "weights", "antithetic",
+)  # fmt: skip
+_FULL_PARAMETER = ("spsa", "guided", "greedy")
+
 # What a method takes where nothing was given.
-_METHODS: dict[str, dict[str, Any]] = {"hybrid": {"optimizer": "spsa", "population": 2, "sigma": 1e-2}}
+_METHODS: dict[str, dict[str, Any]] = {
+    "hybrid": {"optimizer": "spsa", "population": 2, "sigma": 1e-2},
+    "full-parameter": {"optimizer": "spsa", "population": 2, "sigma": 1e-3},
+}
 
 _CHOICES = {
-    "method": ("gradient-free", "first-order", "hybrid"),
+    "method": ("gradient-free", "first-order", "hybrid", "full-parameter"),
     "first_order_layers": ("importance", "last", "random"),
     "engine": ("batched", "sequential"),
     "mode": ("layerwise", "joint"),
@@ -241,85 +278,4 @@ class BenchConfig(ModelConfig):
     def check(self) -> None:
         super().check()
         for name in ("examples", "tokens", "population", "rank", "repetitions", "threads"):
-            _at_least(self, name, 1)
-
-
-def flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _at_least(config: Any, name: str, least: int) -> None:
-    if getattr(config, name) < least:
-        raise UserError(f"{flag(name)}: {getattr(config, name)} cannot work; the least is {least}")
-
-
-def build(kind: type[Config], given: Mapping[str, Any], source: str = "flags") -> Config:
-    """A checked config from the values that were given; a preset fills what was not.
-
-    Args:
-        kind: ``TuneConfig`` or ``EvaluateConfig``.
-        given: field name -> value; names may use dashes.
-        source: what the error should name, such as a YAML file.
-
-    Raises:
-        UserError: an unknown name, a value of the wrong type, a value that cannot work.
-    """
-    values = {name.replace("-", "_"): value for name, value in given.items()}
-    hints = get_type_hints(kind)
-    fields = {f.name for f in dataclasses.fields(kind)}
-    for name in values:
-        if name not in fields:
-            raise unknown(source, name, fields)
-    preset = values.get("preset") or ""
-    if preset:
-        if preset not in PRESETS:
-            raise unknown("--preset", preset, PRESETS)
-        values = {**PRESETS[preset], **values}
-    if kind is TuneConfig:
-        values = {**_METHODS.get(str(values.get("method")), {}), **values}
-    typed = {name: _typed(name, value, hints[name]) for name, value in values.items()}
-    config = kind(**typed)
-    config.check()
-    return config
-
-
-def _typed(name: str, value: Any, hint: type) -> Any:
-    if hint is bool and isinstance(value, bool):
-        return value
-    if hint is str and isinstance(value, (list, tuple)):  # YAML lists for comma-separated flags
-        return ",".join(map(str, value))
-    if hint is str and isinstance(value, dict):
-        return ",".join(f"{key}={word}" for key, word in value.items())
-    try:
-        if hint is bool or isinstance(value, (bool, list, dict)) or value is None:
-            raise ValueError
-        if hint is int and float(value) != int(float(value)):
-            raise ValueError
-        return int(float(value)) if hint is int else hint(value)
-    except (ValueError, OverflowError) as error:
-        raise UserError(
-            f"{flag(name)}: {value!r} is not {'a number' if hint is not bool else 'true or false'}"
-        ) from error
-
-
-def read_yaml(path: str, what: str = "--config") -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Args:
-        path: the file.
-        what: the flag that led to it, for the error.
-
-    Raises:
-        UserError: no such file, not YAML, or not a mapping.
-    """
-    try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{what}: cannot read {path!r} ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{what}: {path!r} is not YAML ({' '.join(str(error).split())})") from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-        raise UserError(f"{what}: {path!r} must hold `name: value` lines")
-    return loaded
+            at_least(self, name, 1)

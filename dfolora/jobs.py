@@ -12,11 +12,13 @@ from dfolora import adapter as adapters
 from dfolora import models
 from dfolora.adapter import Adapter
 from dfolora.answers import Answers
+from dfolora.bare import Bare
 from dfolora.card import model_card
 from dfolora.config import EvaluateConfig, ModelConfig, TuneConfig
 from dfolora.engine import Engine
 from dfolora.errors import UserError, unknown
 from dfolora.first_order import FirstOrder
+from dfolora.full_tuner import FullTuner, replay
 from dfolora.hybrid import Hybrid
 from dfolora.models import LanguageModel
 from dfolora.objectives import make_objective
@@ -69,11 +71,10 @@ def tune(
     language_model = _load(config)
     scorer = Scorer(language_model, task, config.max_length)
     _check_fields(task, scorer.prompt, train[0])
-    adapter = adapters.attach(language_model, config.rank, _names(config.target))
-    tuner = _METHODS[config.method](adapter, scorer, train, dev, config)
+    adapter, tuner = _tuner(config, language_model, scorer, train, dev)
     if resume is not None:
         resume.check_data(tuner.data_checksum)
-    if isinstance(tuner, FirstOrder):
+    if not isinstance(tuner, Tuner):
         tuner.prepare(resume)
         run = resume or Run.create(config, language_model.device, tuner.data_checksum)
     elif resume is None:
@@ -108,18 +109,37 @@ def tune(
         "selected_at": best.evaluations,
         "examples": {"train": len(train), "dev": len(dev), config.test_split: len(test)},
         "run": str(run.folder),
-        "adapter": str(run.folder / "adapter"),
     }
-    if test:
+    kind, prompt = language_model.kind, scorer.prompt
+    folder = run.folder / ("model" if config.method == "full-parameter" else "adapter")
+    scores["model_folder" if config.method == "full-parameter" else "adapter"] = str(folder)
+    if config.method == "full-parameter":
+        del adapter, tuner, scorer, language_model  # room for the weights as they were, from which all others follow
+        language_model = _load(config)
+        scorer, adapter = Scorer(language_model, task, config.max_length), Bare(language_model)
+        scores["zero_shot"] = score(adapter, scorer, test, config.chunk_tokens) if test else {}
+        replay(config, language_model.model, run.folder, best.generation)
+        scores["tuned"] = score(adapter, scorer, test, config.chunk_tokens) if test else {}
+    elif test:
         scores["tuned"] = score(adapter, scorer, test, config.chunk_tokens)
         kept = adapter.state()
         adapter.clear()
         scores["zero_shot"] = score(adapter, scorer, test, config.chunk_tokens)
         adapter.restore(kept)
-    card = model_card(config, scores, language_model.kind, scorer.prompt, task.new_tokens)
-    adapter.save(run.folder / "adapter", card)
+    adapter.save(folder, model_card(config, scores, kind, prompt, task.new_tokens))
     run.save_scores(scores)
     return scores
+
+
+def _tuner(
+    config: TuneConfig, language_model: LanguageModel, scorer: Scorer, train: list[Example], dev: list[Example]
+) -> tuple[Adapter, Tuner | FirstOrder | FullTuner]:
+    """What the method tunes, and what tunes it."""
+    if config.method == "full-parameter":
+        bare = Bare(language_model)
+        return bare, FullTuner(bare, scorer, train, dev, config)
+    adapter = adapters.attach(language_model, config.rank, _names(config.target))
+    return adapter, _METHODS[config.method](adapter, scorer, train, dev, config)
 
 
 def evaluate(config: EvaluateConfig, task: Task, examples: Examples) -> dict[str, Any]:

@@ -94,7 +94,9 @@ def load(
         config = transformers.AutoConfig.from_pretrained(path, **options)
         kind = kind_of(config) if kind == "auto" else kind
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
-        with _quiet():
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            # What a checkpoint lacks, such as a pooler that nobody reads, is drawn anew: let it be the same each time.
+            torch.default_generator.manual_seed(0)
             model = _AUTO_CLASSES[kind].from_pretrained(
                 path, dtype=torch_dtype, use_safetensors=True, **options, **quantized
             )

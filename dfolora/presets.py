@@ -13,6 +13,13 @@ _MEZO = {
     "objective": "cross-entropy",
 }  # fmt: skip
 
+# Where they tune all weights: epsilon 1e-3; of the grids {1e-6, 1e-7} of MeZO and {1e-7, 2e-7, 5e-7} of papers after
+# it the rate that is in all of them.
+_MEZO_FULL = {
+    "method": "full-parameter", "sigma": 1e-3, "lr": 1e-7, "paper_scale": True, "batch": 16,
+    "objective": "cross-entropy",
+}  # fmt: skip
+
 PRESETS: dict[str, dict[str, Any]] = {
     # arXiv 2403.01754 as released: one CMA-ES per layer over z in R^500, unbounded, sigma = alpha = 1, population 20;
     # the best candidate ever seen is kept; every 100 evaluations the dev set is run with the population's last one.
@@ -29,4 +36,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # The same for the best of the pool alone, for which the paper names no other settings.
     "mezo-greedy-lora": {**_MEZO, "optimizer": "greedy", "population": 4, "budget": 30_000, "dev_every": 6000},
+    # The same three on all weights.
+    "mezo": {**_MEZO_FULL, "optimizer": "spsa", "population": 2, "budget": 40_000, "dev_every": 8000},
+    "mezo-gv": {
+        **_MEZO_FULL, "optimizer": "guided", "population": 4, "best_share": 0.5, "budget": 30_000, "dev_every": 6000,
+    },
+    "mezo-greedy": {**_MEZO_FULL, "optimizer": "greedy", "population": 4, "budget": 30_000, "dev_every": 6000},
 }  # fmt: skip

@@ -49,7 +49,9 @@ class Display:
         self.started_at = time.monotonic()
         config = self.config
         how = f"{config.optimizer} in {config.subspace}"
-        if config.method != "gradient-free":
+        if config.method == "full-parameter":
+            how = f"{config.optimizer} on all weights"
+        elif config.method != "gradient-free":
             how = f"{config.method} LoRA, {config.search}"
         if run.replay:
             self._print(f"resuming {run.folder} after {run.replay[-1].evaluations} evaluations")
@@ -82,8 +84,9 @@ class Display:
         )
         if state.losses and not losses:
             self.all_bad += 1
+            method = self.config.method
             if self.all_bad in (1, 10, 100, 1000):
-                lower = "--sigma or --scale" if self.config.method == "gradient-free" else "--lr"
+                lower = {"gradient-free": "--sigma or --scale", "full-parameter": "--sigma or --lr"}.get(method, "--lr")
                 self._print(f"warning: generation {state.generation}: every loss is NaN or infinite; lower {lower}?")
         if self.live:
             self.bar.update(self.bar_task, completed=state.evaluations, description=line)
@@ -107,7 +110,8 @@ class Display:
                     name, str(count), metric, f"{before[metric]:.2f}", f"{after[metric]:.2f}", f"{change:+.2f}"
                 )
         Console(file=sys.stdout, emoji=False, markup=False).print(table)
-        print(f"adapter: {scores['adapter']}")
+        what = "adapter" if "adapter" in scores else "model_folder"
+        print(f"{what.replace('_', ' ')}: {scores[what]}")
 
     def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)

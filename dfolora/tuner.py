@@ -144,7 +144,7 @@ class Tuner:
             started = time.perf_counter()
             place = self.places[state.generation // self.config.visit % len(self.places)]
             if self.config.batch and place.optimizer.begins:
-                place.batch = self._draw(state.generation)
+                place.batch = draw(self.config.seed, state.generation, len(self.train), self.config.batch)
             z = place.optimizer.ask()
             logged = next(replay, None)
             losses = self._losses(place, z) if logged is None else _replayed(run, logged, z)
@@ -158,11 +158,6 @@ class Tuner:
                 run.log(state)
                 progress(state, self.selection.best)
         self.last = state
-
-    def _draw(self, generation: int) -> Tensor:
-        """The examples of a minibatch, (n,) int64 in ascending order: a function of the seed and the generation."""
-        generator = torch.Generator().manual_seed(_seed(self.config.seed, f"batch {generation}"))
-        return torch.randperm(len(self.train), generator=generator)[: self.config.batch].sort().values
 
     def _objective(self, examples: Sequence[Example]) -> Objective:
         """Of the class scores of some examples."""
@@ -216,6 +211,12 @@ class Tuner:
         self.selection.look(state)
         if kept is not None:
             self.adapter.restore(kept)
+
+
+def draw(seed: int, generation: int, examples: int, batch: int) -> Tensor:
+    """The examples of a minibatch, (n,) int64 in ascending order: a function of the seed and the generation."""
+    generator = torch.Generator().manual_seed(_seed(seed, f"batch {generation}"))
+    return torch.randperm(examples, generator=generator)[:batch].sort().values
 
 
 def check_base(engine: Engine, labels: Tensor, config: TuneConfig) -> None:

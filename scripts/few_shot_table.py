@@ -3,9 +3,9 @@
     python -m scripts.few_shot_table --model MODEL --data DATA --output runs/table \\
         --tasks agnews,glue/sst2 --seeds 13,21,42 --methods default,dfo-lora,fireworks
 
-A method is ``default``, ``first-order``, ``hybrid``, a preset or an optimizer's name, and may bring flags of its own
-(``"guided --population 4 --visit 2"``). Every cell is an ordinary run folder below --output: finished ones are read,
-interrupted ones go on, so the script can be stopped and started at will.
+A method is ``default``, ``first-order``, ``hybrid``, ``full-parameter``, a preset or an optimizer's name, and may bring
+flags of its own (``"guided --population 4 --visit 2"``). Every cell is an ordinary run folder below --output: finished
+ones are read, interrupted ones go on, so the script can be stopped and started at will.
 
 With ``--rates 0.02,0.05,0.15`` a method that takes a learning rate runs with each of them, and the rate whose runs do
 best on the dev sets, on average over the seeds, stands for it in the table; ``--rates-first-order`` are those of
@@ -27,19 +27,21 @@ from pathlib import Path
 from typing import Any
 
 from dfolora import cli
-from dfolora.config import EvaluateConfig, flag, read_yaml
+from dfolora.config import EvaluateConfig
 from dfolora.optimizers import option_names
+from dfolora.options import flag, read_yaml
 from dfolora.presets import PRESETS
 from dfolora.run import write_text
 
 FIRST_ORDER = ("first-order", "hybrid")
+METHODS = (*FIRST_ORDER, "full-parameter")
 
 
 def flags(method: str) -> list[str]:
     name, *more = method.split()
     if name == "default":
         return more
-    if name in FIRST_ORDER:
+    if name in METHODS:
         return ["--method", name, *more]
     return ["--preset" if name in PRESETS else "--optimizer", name, *more]
 
@@ -49,7 +51,7 @@ def rates(arguments: argparse.Namespace, method: str) -> list[str]:
     name = method.split()[0]
     if name in FIRST_ORDER:
         return (arguments.rates_first_order or "").split(",")
-    takes = name not in ("default", *PRESETS) and "lr" in option_names(name)
+    takes = name not in ("default", *METHODS, *PRESETS) and "lr" in option_names(name)
     return (arguments.rates if takes and "--lr" not in method else "").split(",")
 
 
@@ -77,7 +79,8 @@ def tested(arguments: argparse.Namespace, run: dict[str, Any]) -> dict[str, Any]
         return run
     folder: Path = run["folder"]
     before = folder.parent / (slug(f"zero-shot-{run['task']}-{run['seed']}") + ".json")
-    own = test_score(arguments, folder / "test.json", [*settings(folder), "--adapter", str(folder / "adapter")])
+    tuned = ["--model", run["model_folder"]] if "model_folder" in run else ["--adapter", run["adapter"]]
+    own = test_score(arguments, folder / "test.json", [*settings(folder), *tuned])
     base = own and test_score(arguments, before, settings(folder))
     return {**run, "tuned": own, "zero_shot": base} if own and base else None
 

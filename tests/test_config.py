@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from dfolora.config import EvaluateConfig, TuneConfig, build, flag, read_yaml
+from dfolora.config import EvaluateConfig, TuneConfig
 from dfolora.errors import UserError
+from dfolora.options import build, flag, read_yaml
 from dfolora.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,9 +86,9 @@ def test_a_preset_fills_what_was_not_given(preset: str) -> None:
     config = build(TuneConfig, {"preset": preset})
     assert {name: getattr(config, name) for name in PRESETS[preset]} == PRESETS[preset]
     assert config != TuneConfig()
-    changed = build(TuneConfig, {"preset": preset, "sigma": 0.25, "subspace": "xs"})
-    assert (changed.sigma, changed.subspace) == (0.25, "xs")
-    assert changed.selection == config.selection
+    changed = build(TuneConfig, {"preset": preset, "sigma": 0.25, "objective": "hinge"})
+    assert (changed.sigma, changed.objective) == (0.25, "hinge")
+    assert changed.budget == config.budget
 
 
 def test_an_optimizer_is_told_the_options_that_were_given() -> None:

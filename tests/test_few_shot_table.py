@@ -18,6 +18,7 @@ ARGUMENTS = Namespace(seeds="13,21", rates="0.02,0.1", rates_first_order="0.001,
 def test_flags_of_a_method() -> None:
     assert few_shot_table.flags("default --budget 9") == ["--budget", "9"]
     assert few_shot_table.flags("hybrid") == ["--method", "hybrid"]
+    assert few_shot_table.flags("full-parameter --lr 1e-5") == ["--method", "full-parameter", "--lr", "1e-5"]
     assert few_shot_table.flags("dfo-lora") == ["--preset", "dfo-lora"]
     assert few_shot_table.flags("guided --population 4") == ["--optimizer", "guided", "--population", "4"]
 
@@ -31,6 +32,7 @@ def test_flags_of_a_method() -> None:
         ("nevergrad:PSO", [""]),
         ("spsa --lr 1", [""]),
         ("guided --population 4", ["0.02", "0.1"]),
+        ("full-parameter --optimizer guided", [""]),
         ("first-order", ["0.001", "0.01"]),
         ("hybrid", ["0.001", "0.01"]),
     ],

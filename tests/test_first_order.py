@@ -20,7 +20,8 @@ from tiny_models import FIRST_ORDER, SHOTS, Command, Tune, log, model, rows
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from dfolora import cli, gradient, jobs
-from dfolora.config import TuneConfig, build
+from dfolora.config import TuneConfig
+from dfolora.options import build
 from dfolora.run import Generation, Run
 
 # peft 0.21 reads a name that transformers 5 has renamed.

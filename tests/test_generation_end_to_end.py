@@ -99,6 +99,17 @@ def test_hybrid(command: Command, tmp_path: Path, data: Path) -> None:
     assert [len(line["losses"]) for line in lines] == [0, 3, 3]
 
 
+@pytest.mark.parametrize("objective", ["metric", "likelihood"])
+def test_all_weights(command: Command, tmp_path: Path, data: Path, objective: str) -> None:
+    given = flags(data, "--method", "full-parameter", "--budget", 8, "--sigma", 0.02, "--objective", objective)
+    scores, lines = through(command, tmp_path / "run", [*given, "--lr", 1e-5])
+    losses = [loss for line in lines[1:] for loss in line["losses"]]
+    assert len(set(losses)) > 1
+    assert all(-100 <= loss <= 0 if objective == "metric" else loss > 0 for loss in losses)
+    found = command.json("evaluate", "--task", "squad", "--data", data, "--model", scores["model_folder"])
+    assert found["metrics"] == scores["tuned"]
+
+
 def test_resumed_where_it_was_killed(command: Command, tmp_path: Path, data: Path) -> None:
     run = tmp_path / "run"
     scores, whole = through(command, run, flags(data, *SMALL, *METRIC, "--test-split", "dev"))

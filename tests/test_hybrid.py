@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from tiny_models import FIRST_ORDER, Command, Tune
 
 from dfolora import gradient, hybrid
-from dfolora.config import TuneConfig, build
+from dfolora.config import TuneConfig
+from dfolora.options import build
 
 LAYERS = ["--method", "hybrid", "--rho", "0.6", "--budget", "60"]
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from models_zoo import ZOO, build, candidates, word_rows
+from tiny_models import model
 from toy_tokenizers import bert_like, gpt2_like, roberta_like, t5_like, toy, words_only
 
 from dfolora import models
@@ -226,3 +227,13 @@ def test_eight_bits(name: str, tmp_path: Path) -> None:
         assert torch.allclose(
             Engine(eight, rows).scores(layer, factors), expected, atol=1e-4 * float(expected.abs().max())
         )
+
+
+def test_weights_that_a_checkpoint_lacks_are_the_same_each_time() -> None:
+    """The pooler of a sentence encoder that was saved without one; and nobody's random numbers are touched."""
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first, second = (dict(models.load(model("encoder")).model.named_parameters()) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert any("pooler" in name for name in first)
+    assert all(torch.equal(first[name], second[name]) for name in first)

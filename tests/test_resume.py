@@ -16,9 +16,10 @@ import pytest
 from tiny_models import SMALL, Command, csv_files, log, model
 
 from dfolora import cli, jobs
-from dfolora.config import TuneConfig, build
+from dfolora.config import TuneConfig
 from dfolora.engine import Engine
 from dfolora.optimizers import optimizer_names
+from dfolora.options import build
 from dfolora.run import Generation, Run
 from dfolora.selection import Selection
 

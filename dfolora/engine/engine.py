@@ -102,9 +102,9 @@ class Engine:
         return self._all_buckets(layer, self._cast(factors), population, examples)
 
     @torch.inference_mode()
-    def incumbent_scores(self) -> Tensor:
-        """(N, C) float32: class scores with every layer at its incumbent."""
-        return self._all_buckets(None, {}, 1)[0]
+    def incumbent_scores(self, examples: Tensor | None = None) -> Tensor:
+        """(N or n, C) float32: class scores with every layer at its incumbent; ``examples`` as for ``scores``."""
+        return self._all_buckets(None, {}, 1, examples)[0]
 
     def running(self, factors: Factors, copies: int) -> AbstractContextManager[None]:
         """Within it a call of the model, whole, is ``copies`` candidates on rows in candidate-major order.

@@ -28,7 +28,7 @@ class SequentialEngine(Engine):
     @torch.inference_mode()
     def scores(self, layer: int | None, factors: Factors, examples: Tensor | None = None) -> Tensor:
         """As ``Engine.scores``; the incumbents are what they were when it returns."""
-        rows = self.rows if examples is None else self.rows.of(examples.to(self.rows.owner.device))[1]
+        rows = self._rows_of(examples)
         readings = []
         for p in range(next(iter(factors.values()))[0].shape[0]):
             with self.running({name: (a[p : p + 1], b[p : p + 1]) for name, (a, b) in factors.items()}, 1):
@@ -36,8 +36,9 @@ class SequentialEngine(Engine):
         return rows.assemble(torch.cat(readings))
 
     @torch.inference_mode()
-    def incumbent_scores(self) -> Tensor:
-        return self.rows.assemble(self._read(self.rows))[0]
+    def incumbent_scores(self, examples: Tensor | None = None) -> Tensor:
+        rows = self._rows_of(examples)
+        return rows.assemble(self._read(rows))[0]
 
     @contextlib.contextmanager
     def running(self, factors: Factors, copies: int) -> Iterator[None]:
@@ -56,6 +57,9 @@ class SequentialEngine(Engine):
 
     def at_once(self, population: int, most: int) -> int:
         return 1
+
+    def _rows_of(self, examples: Tensor | None) -> Rows:
+        return self.rows if examples is None else self.rows.of(examples.to(self.rows.owner.device))[1]
 
     def _own(self, factors: Factors) -> Factors:
         modules = {name: module for layer in self.adapter.layers for name, module in layer.modules.items()}

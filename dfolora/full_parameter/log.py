@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,6 +33,13 @@ class Step:
     slopes: list[float]
     losses: list[float | None]
 
+    def append(self, path: str | Path) -> None:
+        """Add a line to a log, and hand it to the operating system before going on."""
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(_json(self))
+            file.flush()
+            os.fsync(file.fileno())
+
 
 @dataclass
 class Log:
@@ -54,18 +62,20 @@ class Log:
     def save(self, path: str | Path) -> None:
         """Write a line for the run and a line for each step."""
         head = {name: value for name, value in asdict(self).items() if name != "steps"}
-        lines = [json.dumps(head), *(json.dumps(asdict(step), allow_nan=False) for step in self.steps)]
-        Path(path).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        partial = Path(f"{path}.partial")
+        partial.write_text(json.dumps(head) + "\n" + "".join(map(_json, self.steps)), encoding="utf-8")
+        partial.rename(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Log:
-        """Read what ``save`` wrote.
+        """Read what ``save`` and ``append`` wrote; a last line that was cut off by an interruption is left out.
 
         Raises:
             UserError: no such file, or not a log.
         """
         try:
-            head, *lines = map(json.loads, Path(path).read_text(encoding="utf-8").splitlines())
+            text = Path(path).read_text(encoding="utf-8")
+            head, *lines = map(json.loads, text[: text.rfind("\n") + 1].splitlines())
             return cls(**head, steps=[_step(line) for line in lines])
         except OSError as error:
             raise UserError(f"log: cannot read {str(path)!r} ({error.strerror})") from error
@@ -76,6 +86,10 @@ class Log:
 def finite(losses: list[float]) -> list[float | None]:
     """Losses for the log, None for NaN and infinity."""
     return [loss if math.isfinite(loss) else None for loss in losses]
+
+
+def _json(step: Step) -> str:
+    return json.dumps(asdict(step), allow_nan=False) + "\n"
 
 
 def _step(line: Mapping[str, Any]) -> Step:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from dfolora.engine import Levers, Rows, memory
-from dfolora.engine.patch import patched
-from dfolora.engine.readout import Readout
-from dfolora.engine.rows import buckets
+from dfolora.bare import Bare
+from dfolora.engine import Engine, Rows
 from dfolora.models import LanguageModel
 from dfolora.objectives import Objective, cross_entropy, likelihood
-
-_LAUNCH_TOKENS = 16  # the price of another forward: next to nothing, beside a pass over all weights
 
 
 def rows_loss(
@@ -41,32 +35,7 @@ def rows_loss(
     Returns:
         () -> 0-dimensional float32 tensor.
     """
-    model: Any = language_model.model
-    device = language_model.device
-    rows, labels = rows.to(device), labels.to(device)
+    engine = Engine(Bare(language_model), rows, chunk_tokens)
+    labels = labels.to(engine.rows.owner.device)
     lower = objective or (likelihood if int(rows.classes.max()) == 1 else cross_entropy)
-    options = (
-        {"use_cache": False} if not rows.sentences and getattr(model.config, "use_cache", None) is not None else {}
-    )
-
-    def run(inputs: dict[str, Tensor]) -> Any:
-        return model(**inputs, **options, return_dict=True)
-
-    limit = chunk_tokens or memory.chunk_tokens(model, device)
-    cuts = buckets(rows.lengths.tolist(), limit, _LAUNCH_TOKENS)
-    parts = [rows.take(torch.tensor(cut, device=device)) for cut in cuts]
-    order = torch.tensor([row for cut in cuts for row in cut], device=device).argsort()
-    with torch.no_grad():
-        few = rows.take(rows.lengths.argsort(descending=True, stable=True)[:3])
-        readout = Readout(model, few, run, Levers())
-
-    @torch.no_grad()
-    def loss() -> Tensor:
-        readings = []
-        for part in parts:
-            # Made anew each time: the columns of the head are copies, and the head is tuned too.
-            with patched(readout.replacements(part, 1)):
-                readings.append(readout.read(part, run(part.inputs), 1))
-        return lower(rows.assemble(torch.cat(readings, 1)[:, order]), labels)[0]
-
-    return loss
+    return lambda: lower(engine.incumbent_scores()[None], labels)[0]

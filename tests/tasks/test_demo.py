@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from dfolora import adapter, jobs, models
-from dfolora.config import TuneConfig, build
+from dfolora.config import TuneConfig
+from dfolora.options import build
 from dfolora.scoring import Scorer
 from dfolora.task import Task
 from dfolora.tasks import demo, get_task
