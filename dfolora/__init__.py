@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dfolora.errors import UserError as UserError
     from dfolora.first_order import FirstOrder as FirstOrder
     from dfolora.full_parameter import FullParameter as FullParameter
+    from dfolora.full_parameter import Log as Log
     from dfolora.full_parameter import rows_loss as rows_loss
     from dfolora.hybrid import Hybrid as Hybrid
     from dfolora.jobs import evaluate as evaluate
@@ -44,6 +45,7 @@ _PLACES = {
     "FirstOrder": "first_order",
     "Hybrid": "hybrid",
     "FullParameter": "full_parameter",
+    "Log": "full_parameter",
     "rows_loss": "full_parameter",
     "evaluate": "jobs",
     "tune": "jobs",

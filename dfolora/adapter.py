@@ -138,8 +138,9 @@ class Adapter:
 
     def save(self, folder: Path, card: str) -> None:
         """Write a standard PEFT folder with safetensors and a model card; all of it or nothing."""
+        for left in folder.parent.glob(folder.name + ".partial-*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         partial = folder.with_name(folder.name + f".partial-{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
         self._write_folder(partial)
         (partial / "README.md").write_text(card, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)

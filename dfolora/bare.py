@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dfolora.adapter import Adapter, Layer
-from dfolora.models import LanguageModel
-from dfolora.targets import block_of, target_names
+from dfolora.models import LanguageModel, quiet
+from dfolora.targets import block_names
 
 
 class Bare(Adapter):
@@ -16,19 +16,13 @@ class Bare(Adapter):
 
     Attributes:
         language_model: the model.
-        layers: the blocks that an adapter would be attached to, for the engine to count and cut; without modules.
+        layers: the model's blocks, for the engine to count and cut; without modules.
     """
 
     def __init__(self, language_model: LanguageModel) -> None:
-        """Find the blocks; the model is not changed.
-
-        Raises:
-            UserError: no block has a query or key projection.
-        """
-        model = language_model.model
-        blocks = dict.fromkeys(block_of(model, name) for name in target_names(model, ()))
+        """Find the blocks; the model is not changed."""
         self.language_model = language_model
-        self.layers = [Layer(block, {}) for block in blocks if block is not None]
+        self.layers = [Layer(name, {}) for name in block_names(language_model.model)]
         self.versions = [0] * len(self.layers)
         self.active = [False] * len(self.layers)
 
@@ -41,7 +35,8 @@ class Bare(Adapter):
 
     def _write_folder(self, folder: Path) -> None:
         """The model, its tokenizer, and how a sentence encoder's tokens are pooled where that is not the mean."""
-        self.language_model.model.save_pretrained(str(folder))
+        with quiet():
+            self.language_model.model.save_pretrained(str(folder))
         self.language_model.tokenizer.save_pretrained(str(folder))
         if self.language_model.kind == "encoder" and self.language_model.pooling == "cls":
             (folder / "1_Pooling").mkdir()

@@ -94,7 +94,7 @@ class TuneConfig(ModelConfig):
         "batched", "batched; or sequential: one candidate a forward of the plain PEFT model, to compare"
     )
     visit: int = option(1, "generations per visit of a layer")
-    dev_every: int = option(0, "evaluations between looks at the dev set; 0: once per sweep; first-order: 20 in all")
+    dev_every: int = option(0, "evaluations between looks at the dev set; 0: once per sweep; without sweeps 20 in all")
     selection: str = option("incumbent", "what is looked at: incumbent, or sample (the release's last candidate)")
     preset: str = option(
         "", "a paper's settings: dfo-lora, mezo-lora, mezo-gv-lora, mezo-greedy-lora; mezo, mezo-gv, mezo-greedy"
@@ -129,10 +129,14 @@ class TuneConfig(ModelConfig):
     @classmethod
     def fill(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """A preset and a method bring settings of their own where nothing else was given."""
-        preset = values.get("preset") or ""
+        preset = str(values.get("preset") or "")
         if preset and preset not in PRESETS:
             raise unknown("--preset", preset, PRESETS)
-        values = {**PRESETS.get(preset, {}), **values}
+        own = PRESETS.get(preset, {})
+        method, meant = values.get("method", ""), own.get("method", "gradient-free")
+        if preset and method and method != meant:
+            raise UserError(f"--preset: {preset} is for --method {meant}, not for {method}")
+        values = {**own, **values}
         return {**_METHODS.get(str(values.get("method")), {}), **values}
 
     def check(self) -> None:
@@ -166,9 +170,11 @@ class TuneConfig(ModelConfig):
         self._check_options()
 
     def _check_full_parameter(self) -> None:
-        self._refuse((*_OF_ADAPTERS, *(() if self.optimizer == "guided" else ("best_share",))))
+        self._refuse(_OF_ADAPTERS)
         if self.optimizer not in _FULL_PARAMETER:
             raise unknown("--optimizer", self.optimizer, _FULL_PARAMETER)
+        if self.best_share and self.optimizer != "guided":
+            raise UserError(f"--best-share: {self.optimizer} does not take it; it is for guided")
         if self.population < 2:
             raise UserError(f"--population: {self.population} is too few for {self.optimizer}; it takes at least 2")
         if not 0 <= self.lr < math.inf:

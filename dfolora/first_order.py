@@ -96,7 +96,7 @@ class FirstOrder:
             here = self._checksum()
             losses = self._generation()
             before, state = state, self._line(state, here, losses, started)
-            due = self._look_is_due(before, state)
+            due = look_is_due(self.config, self.size, before, state)
             if due:
                 self.selection.look(state)
             run.log(state)
@@ -159,11 +159,6 @@ class FirstOrder:
         self.engine.reset_counts()
         return line
 
-    def _look_is_due(self, before: Generation, state: Generation) -> bool:
-        every = self.config.dev_every or max(1, self.config.budget // LOOKS)
-        last = state.evaluations + self.size > self.config.budget and not self.config.dev_every
-        return last or state.evaluations // every > before.evaluations // every
-
     def _checksum(self) -> str:
         factors = [factor for module in self.modules.values() for factor in module.factors()]
         return checksum(torch.cat([factor.detach().float().flatten().cpu() for factor in factors])[None])
@@ -214,3 +209,10 @@ class FirstOrder:
                 _, number, name = key.split("/")
                 moments.setdefault(int(number), {})[name] = tensor
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+
+def look_is_due(config: TuneConfig, size: int, before: Generation, state: Generation) -> bool:
+    """Whether the dev set is to be asked after a step, of so many evaluations, of a method that has no sweeps."""
+    every = config.dev_every or max(1, config.budget // LOOKS)
+    last = state.evaluations + size > config.budget and not config.dev_every
+    return last or state.evaluations // every > before.evaluations // every

@@ -8,7 +8,7 @@ set, looks at the dev set, accounting and log. The weights of a run are a few nu
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from dfolora.bare import Bare
 from dfolora.config import TuneConfig
 from dfolora.engine import Engine
 from dfolora.errors import UserError
-from dfolora.first_order import LOOKS
+from dfolora.first_order import look_is_due
 from dfolora.full_parameter import FullParameter, Log, Step
 from dfolora.objectives import make_objective
 from dfolora.run import Generation, Run
@@ -30,6 +30,7 @@ from dfolora.task import Example
 from dfolora.tuner import Progress, check_base, digest, draw
 
 LR = 1e-6
+BEST_SHARE = 0.5
 STEPS = "steps.jsonl"
 
 
@@ -40,6 +41,7 @@ class FullTuner:
         engine: the training batch.
         selection: the dev set, and the step that it likes best so far.
         weights: what moves the model.
+        chosen: fingerprint of the weights after that step.
         last: the line of the log at which the run stands, and the model with it.
     """
 
@@ -58,28 +60,43 @@ class FullTuner:
             self.answers = Answers(self.engine, scorer, train)
         self.batch: Tensor | None = None
         self.weights = moved_by(config, bare.model, self._loss)
+        self.chosen = self.weights.log.base
         self.last = self.selection.best
 
     def prepare(self, resume: Run | None = None) -> None:
         """Bring the weights to where an interrupted run goes on.
 
         Raises:
-            UserError: the base model's own loss is not a number; the run's steps are damaged or of other weights.
+            UserError: the base model's own loss is not a number; the run's steps are damaged, or not those of its log.
         """
         check_base(self.engine, self.labels, self.config)
         self.engine.reset_counts()
         if resume is None or not resume.replay:
             return
-        log = Log.load(resume.folder / STEPS)
+        steps = resume.folder / STEPS
+        log = load(steps)
         done = min(len(log.steps), resume.replay[-1].generation)  # one of the two files may be a step ahead
         log.steps = log.steps[:done]
-        resume.rewind(done)
-        log.save(resume.folder / STEPS)
         self.selection.begin(resume, resume.replay[0])
-        self.weights.replay(log)
-        for line in resume.replay[1:]:
-            if line.dev:
-                self.selection.choose(line)
+
+        def check(step: Step) -> None:
+            before, line = resume.replay[step.step : step.step + 2]
+            if before.dev and before.generation:
+                self.selection.choose(before)
+                self._mark(before)
+            if (self.weights.point.fingerprint(), step.losses) != (line.checksum, line.losses):
+                raise UserError(
+                    f"--resume: {str(steps)!r}, step {step.step}: the weights before it or its losses are not those of "
+                    "log.jsonl; one of the files, or a version in environment.json, has changed"
+                )
+
+        repeat(self.weights, log, steps, check)
+        last = resume.replay[done]
+        if last.dev and done:
+            self.selection.choose(last)
+            self._mark(last)
+        resume.rewind(done)
+        log.save(steps)
 
     def fit(self, run: Run, progress: Progress = lambda state, best: None) -> None:
         """Step until the budget is spent. The model then stands at the last step, whichever was the best."""
@@ -94,8 +111,8 @@ class FullTuner:
             here = self.weights.point.fingerprint()
             step = self.weights.step()
             before, state = state, self._line(state, here, step, started)
-            if self._look_is_due(before, state):
-                self.selection.look(state)
+            if look_is_due(self.config, self.config.generation_size, before, state):
+                self._look(state)
             step.append(run.folder / STEPS)
             run.log(state)
             progress(state, self.selection.best)
@@ -133,32 +150,57 @@ class FullTuner:
         self.engine.reset_counts()
         return line
 
-    def _look_is_due(self, before: Generation, state: Generation) -> bool:
-        every = self.config.dev_every or max(1, self.config.budget // LOOKS)
-        last = state.evaluations + self.config.generation_size > self.config.budget and not self.config.dev_every
-        return last or state.evaluations // every > before.evaluations // every
+    def _look(self, state: Generation) -> None:
+        self.selection.look(state)
+        self._mark(state)
+
+    def _mark(self, state: Generation) -> None:
+        """Remember the weights by their fingerprint if it is they that the dev set likes best."""
+        if self.selection.best is state:
+            self.chosen = self.weights.point.fingerprint()
 
 
-def moved_by(config: TuneConfig, model: Any, loss: Any) -> FullParameter:
+def moved_by(config: TuneConfig, model: Any, loss: Callable[[], Tensor]) -> FullParameter:
     """What moves a model's weights as a run is configured to."""
     return FullParameter(
         model, loss, config.optimizer, config.population, config.sigma, config.lr or LR, config.seed,
-        config.paper_scale, config.best_share or 0.5,
+        config.paper_scale, config.best_share or BEST_SHARE,
     )  # fmt: skip
 
 
-def replay(config: TuneConfig, model: Any, folder: Path, steps: int) -> None:
+def replay(config: TuneConfig, model: Any, run: Path, steps: int, chosen: str) -> None:
     """Move a model, which stands where a run began, to where the run was after some steps.
 
+    Args:
+        config: of the run.
+        model: the weights that it began with.
+        run: its folder.
+        steps: how many.
+        chosen: fingerprint of the weights that are to come out.
+
     Raises:
-        UserError: the steps are damaged or of other weights.
+        UserError: the steps are damaged, or of other weights.
     """
-    log = Log.load(folder / STEPS)
-    if len(log.steps) < steps:
-        raise UserError(f"--resume: {str(folder / STEPS)!r} has {len(log.steps)} steps; {steps} are needed")
+    log = load(run / STEPS)
     log.steps = log.steps[:steps]
-    moved_by(config, model, _no_loss).replay(log)
+    mover = moved_by(config, model, lambda: torch.tensor(torch.nan))
+    repeat(mover, log, run / STEPS)
+    if mover.point.fingerprint() != chosen:
+        raise UserError(f"--model: {str(run / STEPS)!r} does not lead to the weights that were chosen; has it changed?")
 
 
-def _no_loss() -> Tensor:
-    return torch.tensor(torch.nan)
+def load(steps: Path) -> Log:
+    try:
+        return Log.load(steps)
+    except UserError as error:
+        raise UserError(f"--resume: {error}") from error
+
+
+def repeat(mover: FullParameter, log: Log, steps: Path, check: Callable[[Step], None] = lambda step: None) -> None:
+    """``FullParameter.replay`` with errors that name the run's file."""
+    try:
+        mover.replay(log, check)
+    except UserError as error:
+        if str(error).startswith("--resume"):
+            raise
+        raise UserError(f"--model: {str(steps)!r} cannot be repeated, has the model changed? {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,7 +55,8 @@ def tune(
 
     Returns:
         The scores, as saved in ``scores.json``: ``model, task, method, optimizer, subspace, seed, evaluations,
-        token_layers, seconds, zero_shot, tuned, dev_zero_shot, dev_tuned, dev_loss, run, adapter`` and a few more.
+        token_layers, seconds, zero_shot, tuned, dev_zero_shot, dev_tuned, dev_loss, run``, ``adapter`` (where all
+        weights are tuned ``model_folder``) and a few more.
 
     Raises:
         UserError: whatever the user gave that cannot work; the run folder is made once all of it is checked.
@@ -114,11 +116,14 @@ def tune(
     folder = run.folder / ("model" if config.method == "full-parameter" else "adapter")
     scores["model_folder" if config.method == "full-parameter" else "adapter"] = str(folder)
     if config.method == "full-parameter":
-        del adapter, tuner, scorer, language_model  # room for the weights as they were, from which all others follow
+        chosen = tuner.chosen if isinstance(tuner, FullTuner) else ""
+        # Room for the weights as they were, from which all others follow; what loads them holds itself in circles.
+        del adapter, tuner, scorer, language_model
+        gc.collect()
         language_model = _load(config)
         scorer, adapter = Scorer(language_model, task, config.max_length), Bare(language_model)
         scores["zero_shot"] = score(adapter, scorer, test, config.chunk_tokens) if test else {}
-        replay(config, language_model.model, run.folder, best.generation)
+        replay(config, language_model.model, run.folder, best.generation, chosen)
         scores["tuned"] = score(adapter, scorer, test, config.chunk_tokens) if test else {}
     elif test:
         scores["tuned"] = score(adapter, scorer, test, config.chunk_tokens)
@@ -155,10 +160,7 @@ def evaluate(config: EvaluateConfig, task: Task, examples: Examples) -> dict[str
     language_model = _load(config)
     scorer = Scorer(language_model, task, config.max_length)
     _check_fields(task, scorer.prompt, found[0])
-    if config.adapter:
-        adapter = adapters.load(language_model, config.adapter)
-    else:
-        adapter = adapters.attach(language_model, rank=1)
+    adapter = adapters.load(language_model, config.adapter) if config.adapter else Bare(language_model)
     return {
         "model": config.model,
         "adapter": config.adapter,

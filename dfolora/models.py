@@ -94,7 +94,7 @@ def load(
         config = transformers.AutoConfig.from_pretrained(path, **options)
         kind = kind_of(config) if kind == "auto" else kind
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
-        with _quiet(), torch.random.fork_rng(devices=[]):
+        with quiet(), torch.random.fork_rng(devices=[]):
             # What a checkpoint lacks, such as a pooler that nobody reads, is drawn anew: let it be the same each time.
             torch.default_generator.manual_seed(0)
             model = _AUTO_CLASSES[kind].from_pretrained(
@@ -194,8 +194,8 @@ def _pooling(path: str) -> str:
     return "cls" if json.loads(Path(str(file)).read_text(encoding="utf-8")).get("pooling_mode_cls_token") else "mean"
 
 
-class _quiet:
-    """Silence the loader's remarks on heads and poolers that are left out on purpose."""
+class quiet:
+    """Silence transformers' progress bars, and its remarks on heads and poolers that are left out on purpose."""
 
     def __enter__(self) -> None:
         self.level = transformers.utils.logging.get_verbosity()

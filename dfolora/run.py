@@ -220,6 +220,8 @@ def read_log(path: Path) -> list[Generation]:
         try:
             generations.append(Generation(**json.loads(line)))
             generations[-1].loss_tensor()  # a tensor can be made of them
+            if generations[-1].generation != number - 1:
+                raise ValueError(f"it says {generations[-1].generation}")
         except (ValueError, TypeError) as error:
             raise UserError(f"--resume: {str(path)!r}, line {number} is not a generation ({error})") from error
     if rest:

@@ -13,7 +13,7 @@ from dfolora.errors import UserError
 
 # Query and key projections by the names that transformers' architectures use. A fused projection holds query, key and
 # value in one matrix; the second entry says how its output rows are laid out.
-_QUERY_KEY = ("query", "key", "q_proj", "k_proj", "q_lin", "k_lin", "q", "k")
+_QUERY_KEY = ("query", "key", "q_proj", "k_proj", "q_lin", "k_lin", "q", "k", "query_proj", "key_proj")
 _FUSED = {"c_attn": "blocks", "qkv_proj": "blocks", "Wqkv": "blocks", "query_key_value": "heads"}
 _CROSS_ATTENTION = ("crossattention", "EncDecAttention", "encoder_attn", "cross_attn")
 
@@ -68,6 +68,15 @@ def _suffix(name: str) -> str:
 
 def _is_cross(name: str) -> bool:
     return any(part in _CROSS_ATTENTION for part in name.split("."))
+
+
+def block_names(model: nn.Module) -> list[str]:
+    """Transformer blocks: those with self-attention by the names above, or else all that hold linear maps."""
+    try:
+        inside = target_names(model, ())
+    except UserError:
+        inside = _linear_names(model)
+    return [name for name in dict.fromkeys(block_of(model, inner) for inner in inside) if name is not None]
 
 
 def block_of(model: nn.Module, name: str) -> str | None:

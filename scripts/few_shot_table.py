@@ -7,7 +7,7 @@ A method is ``default``, ``first-order``, ``hybrid``, ``full-parameter``, a pres
 flags of its own (``"guided --population 4 --visit 2"``). Every cell is an ordinary run folder below --output: finished
 ones are read, interrupted ones go on, so the script can be stopped and started at will.
 
-With ``--rates 0.02,0.05,0.15`` a method that takes a learning rate runs with each of them, and the rate whose runs do
+With ``--rates 0.02,0.05,0.15`` a zeroth-order estimator runs with each of them, and the rate whose runs do
 best on the dev sets, on average over the seeds, stands for it in the table; ``--rates-first-order`` are those of
 ``first-order`` and ``hybrid``, whose AdamW steps along exact gradients. The test sets have no say: only runs that stand
 in the table are scored on them, once (``test.json`` in the run's folder), and the bare model once per task and seed.
@@ -21,6 +21,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 import statistics
 import sys
 from pathlib import Path
@@ -60,9 +61,10 @@ def cell(arguments: argparse.Namespace, method: str, task: str, seed: int) -> di
     folder = Path(arguments.output) / slug(f"{task}-{method}-{seed}")
     done = folder / "scores.json"
     if not done.exists() and not arguments.read_only:
-        if (folder / "subspace.safetensors").exists():
+        if (folder / "log.jsonl").exists():
             command = ["tune", "--resume", str(folder)]
         else:
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped before it began
             command = ["tune", "--task", task, "--seed", str(seed), "--output", str(folder), "--test-split", "none"]
             command += ["--budget", str(arguments.budget), "--dtype", arguments.dtype]
             command += ["--model", arguments.model] if arguments.model else []
@@ -79,7 +81,8 @@ def tested(arguments: argparse.Namespace, run: dict[str, Any]) -> dict[str, Any]
         return run
     folder: Path = run["folder"]
     before = folder.parent / (slug(f"zero-shot-{run['task']}-{run['seed']}") + ".json")
-    tuned = ["--model", run["model_folder"]] if "model_folder" in run else ["--adapter", run["adapter"]]
+    what = "model" if "model_folder" in run else "adapter"
+    tuned = [f"--{what}", str(folder / what)]
     own = test_score(arguments, folder / "test.json", [*settings(folder), *tuned])
     base = own and test_score(arguments, before, settings(folder))
     return {**run, "tuned": own, "zero_shot": base} if own and base else None

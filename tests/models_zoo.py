@@ -38,6 +38,11 @@ ZOO: dict[str, tuple[Any, str, str, dict[str, Any]]] = {
     "modernbert": (
         "masked", "ModernBertForMaskedLM", "ModernBertConfig", {**STACK, **ENDS, "cls_token_id": 0, "sep_token_id": 2},
     ),
+    "deberta": (
+        "masked", "DebertaV2ForMaskedLM", "DebertaV2Config",
+        {**STACK, "relative_attention": True, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"],
+         "share_att_key": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm", "pad_token_id": PAD},
+    ),
     "mpnet-mlm": ("masked", "MPNetForMaskedLM", "MPNetConfig", STACK),
     "gpt2": (
         "causal", "GPT2LMHeadModel", "GPT2Config",

@@ -25,6 +25,7 @@ DEFAULTS: dict[str, tuple[int, set[str], list[int] | None]] = {
     "roberta": (3, {"attention.self.query", "attention.self.key"}, None),
     "bert": (3, {"attention.self.query", "attention.self.key"}, None),
     "bert-encoder": (3, {"attention.self.query", "attention.self.key"}, None),
+    "deberta": (3, {"attention.self.query_proj", "attention.self.key_proj"}, None),
     "distilbert": (3, {"attention.q_lin", "attention.k_lin"}, None),
     "albert": (1, {"albert_layers.0.attention.query", "albert_layers.0.attention.key"}, None),
     "modernbert": (3, {"attn.Wqkv"}, list(range(64))),

@@ -70,6 +70,7 @@ def test_numbers_refuse_words_and_halves(name: str) -> None:
         ({"paper_scale": True, "optimizer": "random"}, "--paper-scale: random does not take it"),
         ({"update": "sgd", "optimizer": "nevergrad:PSO"}, "--update: nevergrad:PSO does not take it"),
         ({"update": "sgd", "optimizer": "spas"}, "--optimizer: unknown 'spas'.*'spsa'"),
+        ({"preset": ["mezo"]}, "--preset: unknown .*'mezo'"),
         ({"preset": "dfo-loar"}, "--preset: unknown 'dfo-loar'.*'dfo-lora'"),
         ({"budgt": 100}, "unknown 'budgt'.*'budget'"),
         ({"trust_remote_code": "perhaps"}, "--trust-remote-code: 'perhaps' is not true or false"),

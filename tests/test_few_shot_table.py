@@ -103,3 +103,23 @@ def test_only_the_chosen_rate_is_scored_on_the_test_set(
     assert few_shot_table.main() == 0
     assert asked == []
     assert [line for line in capsys.readouterr().out.splitlines() if line in rows] == rows
+
+
+@pytest.mark.parametrize("method", ["default", "full-parameter --dev-every 8", "first-order --dev-every 8"])
+@pytest.mark.parametrize("lines", [0, 3])
+def test_an_interrupted_cell_goes_on(tmp_path: Path, method: str, lines: int) -> None:
+    """From its log, or from nothing where it was stopped before it began."""
+    arguments = Namespace(output=str(tmp_path), read_only=False, budget=48, dtype="float32", model="", data="")
+    whole = few_shot_table.cell(arguments, method, "demo/sentiment", 13)
+    assert whole
+    folder: Path = whole["folder"]
+    log = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "scores.json").unlink()
+    (folder / "state.safetensors").unlink(missing_ok=True)  # a kept state is never ahead of its log
+    (folder / "log.jsonl").write_text("".join(log[:lines]), encoding="utf-8")
+    if not lines:
+        (folder / "log.jsonl").unlink()
+    again = few_shot_table.cell(arguments, method, "demo/sentiment", 13)
+    assert again
+    for name in ("dev_tuned", "dev_loss", "evaluations", "selected_at"):
+        assert again[name] == whole[name]

@@ -152,7 +152,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tune: Tune, monkeypatch: pytest.M
     [
         (["--objective", "metric"], "--objective: metric has no gradient"),
         (["--optimizer", "spsa"], "--optimizer: --method first-order does not take it"),
-        (["--preset", "mezo-lora"], "--preset: --method first-order does not take it"),
+        (["--preset", "mezo-lora"], "--preset: mezo-lora is for --method gradient-free, not for first-order"),
         (["--subspace", "lora"], "--subspace: --method"),
         (["--population", "4"], "--population: --method"),
         (["--sigma", "0.5"], "--sigma: --method"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import transformers
 from tiny_models import Command, Tune, log, model
 
-from dfolora import models
+from dfolora import jobs, models
 from dfolora.full_parameter import FullParameter, Log
 from dfolora.presets import PRESETS
 
@@ -33,6 +34,15 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def dev_loss(tune: Tune, folder: str, kind: str) -> float:
+    """What a run that starts from a saved model says of it before its first step."""
+    base, tune.base = tune.base, ["--method", "full-parameter", "--budget", "2", "--test-split", "none"]
+    _, lines = tune("--model", folder, kind=kind)
+    tune.base = base
+    found: float = lines[0]["dev"]["loss"]
+    return found
+
+
 @pytest.mark.parametrize("optimizer", ["spsa", "guided", "greedy"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_saves_the_model_of_its_best_look(tune: Tune, kind: str, optimizer: str) -> None:
@@ -42,10 +52,11 @@ def test_a_run_saves_the_model_of_its_best_look(tune: Tune, kind: str, optimizer
     assert (scores["evaluations"], scores["method"], scores["optimizer"]) == (24, "full-parameter", f"full-{optimizer}")
     assert len({line["checksum"] for line in lines}) == len(lines)
     assert "adapter" not in scores
-    # What was saved is what the dev set chose, and what the test scores are of.
+    # What was saved is what the dev set chose, to the last digit of its loss, and what the test scores are of.
     looks = [(line["dev"]["main"], -line["dev"]["loss"], -line["evaluations"]) for line in lines if line["dev"]]
     assert len(looks) == 5
     assert scores["selected_at"] == -max(looks)[2]
+    assert dev_loss(tune, scores["model_folder"], kind) == pytest.approx(scores["dev_loss"], abs=1e-6)
     for split, name in (("dev", "dev_tuned"), ("test", "tuned")):
         found = tune.command.json("evaluate", *tune.files, "--model", scores["model_folder"], "--split", split)
         assert found["metrics"] == scores[name]
@@ -54,20 +65,20 @@ def test_a_run_saves_the_model_of_its_best_look(tune: Tune, kind: str, optimizer
 
 
 def test_the_steps_of_a_run_give_the_weights_of_any_step(tune: Tune) -> None:
-    scores, lines = tune("--lr", 1e-4)  # so low that the loss falls all along
-    assert scores["selected_at"] > 0
+    scores, lines = tune("--population", 20, "--budget", 120, "--dev-every", 20, "--lr", 3e-3)
+    assert 0 < scores["selected_at"] < 120
     steps = lines[[line["evaluations"] for line in lines].index(scores["selected_at"])]["generation"]
     history = Log.load(Path(scores["run"]) / "steps.jsonl")
-    assert len(history.steps) == 12
+    assert len(history.steps) == 6
     again = models.load(model("masked")).model
     base = {name: tensor.clone() for name, tensor in again.named_parameters()}
     history.steps = history.steps[:steps]
-    mover = FullParameter(again, lambda: 0.0, eps=1e-2, seed=13)
+    mover = FullParameter(again, lambda: 0.0, population=20, eps=1e-2, seed=13)
     mover.replay(history)
     saved = weights(scores["model_folder"])
     assert same(saved, dict(again.named_parameters()))
     assert all(not torch.equal(saved[name], base[name]) for name in base)  # every weight matrix is tuned
-    assert {line["lr"] for line in map(vars, history.steps)} == {1e-4}
+    assert {step.lr for step in history.steps} == {3e-3}
 
 
 def test_steps_lower_the_loss(tune: Tune) -> None:
@@ -89,15 +100,13 @@ def test_cost_is_counted_as_everywhere(tune: Tune) -> None:
     assert len({tuple(line["losses"]) for line in few}) == len(few)
 
 
-@pytest.mark.parametrize("changes", [[], ["--batch", "3", "--optimizer", "guided", "--population", "4"]])
+@pytest.mark.parametrize("changes", [["--lr", "1e-4"], ["--batch", "3", "--optimizer", "guided", "--population", "4"]])
 @pytest.mark.parametrize(("logged", "stepped"), [(0, 0), (3, 3), (3, 4), (4, 3.5), (2.5, 3)])
 def test_an_interrupted_run_goes_on(tune: Tune, changes: list[str], logged: float, stepped: float) -> None:
     """Whichever of its two files is ahead, or was being written."""
     scores, _ = tune(*changes)
-    run = Path(scores["run"]).with_name("cut")
-    shutil.copytree(scores["run"], run)
-    (run / "scores.json").unlink()
-    shutil.rmtree(run / "model")
+    assert scores["selected_at"] > 0
+    run = unfinished(scores)
     for name, number in (("log.jsonl", logged), ("steps.jsonl", stepped)):
         lines = (run / name).read_bytes().splitlines(keepends=True)
         rest = lines[int(number) + 1] if number % 1 else b""
@@ -110,14 +119,70 @@ def test_an_interrupted_run_goes_on(tune: Tune, changes: list[str], logged: floa
     assert same(weights(again["model_folder"]), weights(scores["model_folder"]))
 
 
-def test_a_run_of_other_weights_does_not_go_on(tune: Tune) -> None:
-    scores, _ = tune()
-    run = Path(scores["run"])
+def unfinished(scores: dict[str, Any]) -> Path:
+    """A copy of a run as if it had been killed while the model was written."""
+    run = Path(scores["run"]).with_name("cut")
+    shutil.copytree(scores["run"], run)
     (run / "scores.json").unlink()
+    (run / "model").rename(run / "model.partial-1")
+    return run
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_away(tune: Tune) -> None:
+    scores, _ = tune()
+    run = unfinished(scores)
+    tune.command.json("tune", "--resume", run)
+    assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in Path(scores["run"]).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"lr": 0.003', '"lr": 0.004', "step 4: the weights before it"),
+        ('"weights": {"0": ', '"weights": {"0": -', "step 4: the weights before it"),
+        ('"losses": [', '"losses": [9, ', "step 3: the weights before it or its losses"),
+        ('"lr": 0.003', '"lr": "x"', "is not the log of a full-parameter run"),
+        ('"lr": 0.003', '"lr": NaN', "is not the log of a full-parameter run"),
+        ('"losses": [', '"losses": null, "more": [', "is not the log of a full-parameter run"),
+        ('"weights": {"0"', '"weights": {"99999999999"', "is not the log of a full-parameter run"),
+        ('"step": 3', '"step": 4', "step 3 is missing"),
+    ],
+)
+def test_steps_that_have_changed_are_not_gone_on_with(tune: Tune, old: str, new: str, message: str) -> None:
+    run = unfinished(tune()[0])
+    lines = (run / "steps.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    changed = lines[4].replace(old, new).replace("--", "")
+    assert changed != lines[4]
+    (run / "steps.jsonl").write_text("".join([*lines[:4], changed, *lines[5:]]), encoding="utf-8")
+    kept = (run / "log.jsonl").read_bytes()
+    assert tune.command("tune", "--resume", run) == 2
+    assert message in tune.command.err
+    assert "steps.jsonl" in tune.command.err
+    assert len([line for line in tune.command.err.splitlines() if line.startswith("dfolora: ")]) == 1
+    assert (run / "log.jsonl").read_bytes() == kept
+
+
+def test_two_models_are_never_held_at_once(tune: Tune, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    loaded: list[weakref.ref[Any]] = []
+    load = jobs.models.load
+
+    def watched(*arguments: Any) -> Any:
+        assert not any(model() for model in loaded)
+        found = load(*arguments)
+        loaded.append(weakref.ref(found.model))
+        return found
+
+    monkeypatch.setattr(jobs.models, "load", watched)
+    tune()
+    assert len(loaded) == 2
+
+
+def test_a_run_of_other_weights_does_not_go_on(tune: Tune) -> None:
+    run = unfinished(tune()[0])
     config = (run / "config.yaml").read_text(encoding="utf-8")
     (run / "config.yaml").write_text(config.replace(model("masked"), model("masked", 1)), encoding="utf-8")
     assert tune.command("tune", "--resume", run) == 2
-    assert "its base is" in tune.command.err
+    assert "has the model changed? log: its base is" in tune.command.err
     assert tune.command.err.count("\n") == 1
 
 
@@ -171,7 +236,9 @@ def test_the_presets_of_mezo(tune: Tune, preset: str) -> None:
         (["--rank", 8], "--rank: --method full-parameter does not take it"),
         (["--subspace", "xs"], "--subspace: --method full-parameter does not take it"),
         (["--quantize", "8bit"], "--quantize: --method full-parameter does not take it"),
-        (["--best-share", 0.25], "--best-share: --method full-parameter does not take it"),
+        (["--best-share", 0.25], "--best-share: spsa does not take it; it is for guided"),
+        (["--preset", "mezo-lora"], "--preset: mezo-lora is for --method gradient-free, not for full-parameter"),
+        (["--preset", "mezo", "--method", "gradient-free"], "--preset: mezo is for --method full-parameter"),
         (["--optimizer", "guided", "--best-share", 1.5], "--best-share: 1.5 cannot work"),
         (["--population", 1], "--population: 1 is too few"),
         (["--optimizer", "greedy", "--population", 30], "--budget: 24 is less than one step, 32 evaluations"),

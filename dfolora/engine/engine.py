@@ -8,7 +8,6 @@ those of setting the weights one candidate at a time, up to rounding.
 
 from __future__ import annotations
 
-import contextlib
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +21,13 @@ from dfolora.engine.blocks import BlockOrder, Prefix
 from dfolora.engine.levers import Levers
 from dfolora.engine.lora import incumbent_forward, population_forward, shared_forward
 from dfolora.engine.packing import model_inputs, share_prompts
-from dfolora.engine.patch import Forward, Stop, patched
+from dfolora.engine.patch import Forward, patched
 from dfolora.engine.readout import Readout
 from dfolora.engine.rows import Rows, buckets
+from dfolora.engine.trials import RowInputs, shared_maps
 
 # What one more forward costs, in tokens: the price of another length bucket.
 LAUNCH_TOKENS = {"cpu": 16, "cuda": 512}
-_LINEAR = ("Linear", "Conv1D")
 
 
 @dataclass
@@ -74,7 +73,10 @@ class Engine:
             # The longest rows: on rows of one token every position would look like the answer's.
             longest = self.rows.lengths.argsort(descending=True, stable=True)[:3]
             self.readout = Readout(self.model, self.rows.take(longest), self._forward, self.levers)
-            self.order = BlockOrder(self.model, self._probe, [layer.name for layer in adapter.layers])
+            modules = [module for layer in adapter.layers for module in layer.modules.values()]
+            probe = RowInputs([module.lora for module in modules], self._probe)
+            self.order = BlockOrder(self.model, probe, [layer.name for layer in adapter.layers])
+            self._together = probe.always()
             if self.order.resumable and self.levers.last_block and self._ends_in_answers(self.order.blocks[-1].stack):
                 last = self.order.blocks[-1]
                 own = [layer.modules.values() for layer in adapter.layers if layer.name == last.name]
@@ -117,6 +119,8 @@ class Engine:
 
     def at_once(self, population: int, most: int) -> int:
         """How many candidates to run together where ``most`` fit."""
+        if not self._together:
+            return 1
         chunks = -(-population // max(1, most))
         return -(-population // chunks)  # of equal size: a short last one wastes what a launch costs
 
@@ -204,7 +208,7 @@ class Engine:
             if chosen is not None:
                 prefix = self.order.pick(prefix, chosen)
             if layer not in self._shared:
-                self._shared[layer] = self._find_shared(layer) if self.levers.shared else frozenset()
+                self._shared[layer] = self._shared_maps(layer) if self.levers.shared else frozenset()
             shared = self._shared[layer]
         inputs = {name: rows.inputs[name].repeat(copies, 1) for name in bucket.inputs}
         readers = self.readout.replacements(rows, copies)
@@ -262,56 +266,15 @@ class Engine:
     def _first(self, count: int) -> Tensor:
         return torch.arange(count, device=self.rows.owner.device) % self.rows.count
 
-    def _find_shared(self, layer: int) -> frozenset[str]:
+    def _shared_maps(self, layer: int) -> frozenset[str]:
         """Linear maps in a layer's block whose inputs do not depend on the candidate."""
         if not self.order.resumable:
             return frozenset()
-        block = self.order.blocks[self._block_of[layer]]
-        generator = torch.Generator().manual_seed(0)
-        differ: set[str] = set()
-        seen: set[str] = set()
         # The longest rows: a token alone attends to itself whatever query and key are, and would make all look shared.
         few = self.rows.take(self.rows.lengths.argsort(descending=True, stable=True)[:4])
-
-        def spoil(module: nn.Module, size: float) -> tuple[nn.Module, Forward]:
-            """The second candidate's adapted outputs get noise of their own: whatever depends on them shows it."""
-            forward = module.forward
-
-            def spoiled(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-                y = forward(x, *args, **kwargs)
-                second = y[len(y) // 2 :]
-                noise = torch.randn(second.shape, generator=generator).to(y) * second.square().mean().sqrt() * size
-                return torch.cat([y[: len(y) // 2], second + noise])
-
-            return module, spoiled
-
-        def watch(name: str, module: nn.Module, forward: Forward) -> tuple[nn.Module, Forward]:
-            def look(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-                seen.add(name)
-                if x.dim() < 2 or x.shape[0] % 2 or not _alike(*x.float().reshape(2, -1)):
-                    differ.add(name)
-                return forward(x, *args, **kwargs)
-
-            return module, look
-
-        def stop(*args: Any, forward: Forward = block.module.forward, **kwargs: Any) -> Any:
-            forward(*args, **kwargs)
-            raise Stop
-
+        inputs = {name: tensor.repeat(2, 1) for name, tensor in few.inputs.items()}
         modules = [module.lora for module in self.adapter.layers[layer].modules.values()]
-        bases = {module.base_layer for module in modules}
-        # Small noise tells where a softmax is soft, large noise where it has made up its mind.
-        for size in (0.1, 0.3, 1.0, 3.0):
-            lora = dict(spoil(module, size) for module in modules)
-            watched = dict(
-                watch(f"{block.name}.{name}", module, lora.get(module, module.forward))
-                for name, module in block.module.named_modules()
-                if module in lora
-                or (type(module).__name__ in _LINEAR and not _inside_lora(name) and module not in bases)
-            )
-            with contextlib.suppress(Stop), patched([*(lora | watched).items(), (block.module, stop)]):
-                self._forward({name: tensor.repeat(2, 1) for name, tensor in few.inputs.items()})
-        return frozenset(seen - differ)
+        return shared_maps(self.order.blocks[self._block_of[layer]], modules, lambda: self._forward(inputs))
 
     def _cast(self, factors: Factors) -> Factors:
         dtype, device = self._dtype_and_device()
@@ -320,14 +283,6 @@ class Engine:
     def _dtype_and_device(self) -> tuple[torch.dtype, torch.device]:
         parameter = next(p for p in self.model.parameters() if p.dtype.is_floating_point)
         return parameter.dtype, parameter.device
-
-
-def _alike(first: Tensor, second: Tensor) -> bool:
-    return torch.allclose(first, second, rtol=1e-4, atol=1e-4 * float(first.abs().max() + 1e-30))
-
-
-def _inside_lora(name: str) -> bool:
-    return ".lora_A." in name or ".lora_B." in name
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -120,7 +120,7 @@ class Readout:
         row = torch.arange(len(positions), device=positions.device)
 
         def one(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            if x.dim() != 3 or x.shape[1] != tokens:
+            if x.dim() != 3 or x.shape[:2] != (len(positions), tokens):
                 return forward(x, *args, **kwargs)
             return forward(x[row, positions][:, None], *args, **kwargs).expand(-1, tokens, -1)
 

@@ -76,6 +76,8 @@ class FullParameter:
             raise UserError(f"--best-share: {best_share} cannot work; it takes a share between 0 and 1, such as 0.5")
         if model.training:
             raise UserError("--model: it is in training mode, where dropout changes the loss; call model.eval() first")
+        if getattr(getattr(model, "config", None), "quantization_config", None) is not None:
+            raise UserError("--model: its weights are quantised and cannot be moved; load them in float32 or 16 bits")
         self.lr = lr
         self.evaluations = 0
         self.point = Point(model, seed, chunk)
@@ -108,11 +110,12 @@ class FullParameter:
         finally:
             self.point.restore()
 
-    def replay(self, log: Log) -> None:
+    def replay(self, log: Log, check: Callable[[Step], None] = lambda step: None) -> None:
         """Repeat a run's steps, or go on where it stopped, without its forward passes: the same weights to the bit.
 
         Args:
             log: of a run on the weights that the model has now, with this seed; this object has made no step itself.
+            check: called before each step is repeated; what it raises ends the replay.
 
         Raises:
             UserError: another seed, other weights, other noise, or a step too late.
@@ -127,6 +130,7 @@ class FullParameter:
         for number, step in enumerate(log.steps):
             if step.step != number:
                 raise UserError(f"log: step {number} is missing")
+            check(step)
             self._apply(step)
             self.evaluations += len(step.losses)
 

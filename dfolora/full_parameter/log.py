@@ -93,6 +93,12 @@ def _json(step: Step) -> str:
 
 
 def _step(line: Mapping[str, Any]) -> Step:
-    fields = dict(line)
-    fields["weights"] = {int(k): float(weight) for k, weight in fields["weights"].items()}  # JSON's keys are text
-    return Step(**fields)
+    """A step from a log's line; ValueError, TypeError or KeyError where it cannot be one."""
+    weights = {int(k): float(weight) for k, weight in line["weights"].items()}  # JSON's keys are text
+    slopes = [float(slope) for slope in line["slopes"]]
+    losses = [None if loss is None else float(loss) for loss in line["losses"]]
+    step = Step(int(line["step"]), float(line["lr"]), weights, slopes, losses)
+    numbers = [step.lr, *weights.values(), *slopes, *(loss for loss in losses if loss is not None)]
+    if not all(map(math.isfinite, numbers)) or not all(0 <= k < 2**32 for k in weights):
+        raise ValueError("a number that no step has")
+    return step

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -180,6 +181,13 @@ def test_parameters_in_one_piece_of_memory_are_two_unless_they_overlap() -> None
 def test_what_cannot_work_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         FullParameter(Valley(), lambda: 0.0, **options)
+
+
+def test_quantised_weights_are_refused() -> None:
+    model = nn.Linear(3, 3).eval()
+    model.config = SimpleNamespace(quantization_config={"quant_method": "bitsandbytes"})
+    with pytest.raises(UserError, match="quantised"):
+        FullParameter(model, lambda: 0.0)
 
 
 def test_models_that_cannot_be_moved_are_refused() -> None:
