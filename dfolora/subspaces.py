@@ -10,7 +10,6 @@ seed. Together they rebuild it without a forward pass.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dfolora.adapter import Factors, Layer, LoraModule
+from dfolora.directions import generator, normal, principal_directions, top_svd, whitened
 from dfolora.errors import UserError, unknown
 
 Measured = dict[str, Tensor]
@@ -118,7 +118,7 @@ class FrozenA(Subspace):
 
     @classmethod
     def a_side(cls, module: LoraModule, x: Tensor, rank: int, seed: int) -> Tensor:
-        return _whitened(normal(seed, f"{module.name}/a", rank, module.in_features).to(x.device), x)
+        return whitened(normal(seed, f"{module.name}/a", rank, module.in_features).to(x.device), x)
 
     def build(self, dim: int) -> None:
         modules = self.layer.modules
@@ -147,7 +147,7 @@ class Pca(FrozenA):
 
     @classmethod
     def a_side(cls, module: LoraModule, x: Tensor, rank: int, seed: int) -> Tensor:
-        return _whitened(principal_directions(x, rank), x)
+        return whitened(principal_directions(x, rank), x)
 
 
 class Full(Subspace):
@@ -171,13 +171,11 @@ class Xs(Subspace):
 
     @classmethod
     def a_side(cls, module: LoraModule, x: Tensor, rank: int, seed: int) -> Tensor:
-        return _whitened(_top_svd(module, rank)[1].to(x.device), x)
+        return whitened(top_svd(module, rank)[1].to(x.device), x)
 
     def build(self, dim: int) -> None:
         self.dim = len(self.layer.modules) * self.rank**2
-        self.left = {
-            name: _top_svd(module, self.rank)[0].to(self.device) for name, module in self.layer.modules.items()
-        }
+        self.left = {name: top_svd(module, self.rank)[0].to(self.device) for name, module in self.layer.modules.items()}
 
     def b_side(self, name: str, module: LoraModule, z: Tensor) -> Tensor:
         index = list(self.layer.modules).index(name)
@@ -215,7 +213,7 @@ class Paper(Subspace):
                 self.b_projection[name] = std * self.normal(f"{name}/b", self.share, size)
             else:
                 bound = 1 / math.sqrt(self.share)
-                uniform = torch.rand(self.share, size, generator=_generator(self.seed, f"{name}/b")).to(self.device)
+                uniform = torch.rand(self.share, size, generator=generator(self.seed, f"{name}/b")).to(self.device)
                 self.b_projection[name] = bound * (2 * uniform - 1)
 
     def factors(self, z: Tensor) -> Factors:
@@ -278,8 +276,8 @@ class Lora(BothFactors):
 
     @classmethod
     def a_side(cls, module: LoraModule, x: Tensor, rank: int, seed: int) -> Tensor:
-        generator = _generator(seed, f"{module.name}/a")
-        uniform = 2 * torch.rand(rank, module.in_features, generator=generator) - 1
+        own = generator(seed, f"{module.name}/a")
+        uniform = 2 * torch.rand(rank, module.in_features, generator=own) - 1
         return uniform / math.sqrt(module.in_features)
 
     def _a_unit(self, name: str) -> Tensor:
@@ -304,40 +302,3 @@ def subspace_class(name: str) -> type[Subspace]:
     if name not in _SUBSPACES:
         raise unknown("--subspace", name, SUBSPACE_NAMES)
     return _SUBSPACES[name]
-
-
-def principal_directions(x: Tensor, count: int) -> Tensor:
-    """Leading eigenvectors (count, in) of the second moment of x (tokens, in), signs fixed, without a random start."""
-    x = x.double()
-    if len(x) < x.shape[1]:  # the smaller of the two Gram matrices has the same leading directions
-        _, left = torch.linalg.eigh(x @ x.T)
-        directions = (left.T @ x)[-count:].flip(0)
-    else:
-        _, vectors = torch.linalg.eigh(x.T @ x)
-        directions = vectors.T[-count:].flip(0)
-    directions = torch.nn.functional.normalize(directions, dim=1)
-    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
-    return (directions * largest.sign()).float()
-
-
-def normal(seed: int, what: str, *shape: int) -> Tensor:
-    """Standard normal float32 on the CPU from a generator keyed by seed and name."""
-    return torch.randn(*shape, generator=_generator(seed, what))
-
-
-def _generator(seed: int, what: str) -> torch.Generator:
-    key = hashlib.blake2b(f"{seed}/{what}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
-
-
-def _whitened(a: Tensor, x: Tensor) -> Tensor:
-    """Rows of a scaled so that a x has mean square 1 over the tokens."""
-    return a / (x @ a.T).square().mean(0).sqrt().clamp(min=1e-12)[:, None]
-
-
-def _top_svd(module: LoraModule, rank: int) -> tuple[Tensor, Tensor]:
-    """U (rows, r) and V^T (r, in) of the largest singular values of the searched part of W."""
-    weight = module.weight if module.rows is None else module.weight[module.rows.to(module.weight.device)]
-    u, _, vh = torch.linalg.svd(weight.double(), full_matrices=False)
-    sign = vh[:rank].gather(1, vh[:rank].abs().argmax(1, keepdim=True)).sign()
-    return (u[:, :rank] * sign.T).float(), (vh[:rank] * sign).float()

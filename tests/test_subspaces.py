@@ -13,10 +13,11 @@ from torch import Tensor
 
 from dfolora import statistics
 from dfolora.adapter import Adapter
+from dfolora.directions import principal_directions
 from dfolora.engine import Engine, Rows
 from dfolora.errors import UserError
 from dfolora.objectives import cross_entropy
-from dfolora.subspaces import SUBSPACE_NAMES, Subspace, principal_directions, subspace_class
+from dfolora.subspaces import SUBSPACE_NAMES, Subspace, subspace_class
 
 RANK, DIM, SCALE, SEED = 3, 41, 0.2, 7
 LINEAR = [name for name in SUBSPACE_NAMES if name not in ("factors", "lora", "paper")]
