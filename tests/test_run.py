@@ -81,17 +81,24 @@ def test_the_log_is_read_as_written(run: Run) -> None:
 
 def test_a_line_that_was_cut_off_is_dropped(run: Run) -> None:
     file = run.folder / "log.jsonl"
-    run.log(generation(1, [0.5]))
+    run.log(generation(0, [0.5]))
     whole = file.read_bytes()
-    run.log(generation(2, [0.25]))
+    run.log(generation(1, [0.25]))
     both = file.read_bytes()
     for size in range(len(whole), len(both)):
         file.write_bytes(both[:size])
-        assert read_log(file) == [generation(1, [0.5])]
+        assert read_log(file) == [generation(0, [0.5])]
         assert file.read_bytes() == whole  # so that the next line begins a line
     file.write_bytes(both)
     assert len(read_log(file)) == 2
     assert file.read_bytes() == both
+
+
+def test_a_log_that_lacks_a_line_is_refused(run: Run) -> None:
+    for number in (0, 2):
+        run.log(generation(number, [0.5]))
+    with pytest.raises(UserError, match=r"log\.jsonl', line 2 is not a generation \(it says 2\)"):
+        read_log(run.folder / "log.jsonl")
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, run: Run) -> None:
