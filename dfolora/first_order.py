@@ -95,7 +95,7 @@ class FirstOrder:
             started = time.perf_counter()
             here = self._checksum()
             losses = self._generation()
-            before, state = state, self._line(state, here, losses, started)
+            before, state = state, state.next(self.engine, here, finite(losses), started)
             due = look_is_due(self.config, self.size, before, state)
             if due:
                 self.selection.look(state)
@@ -140,24 +140,6 @@ class FirstOrder:
                 kept[module.rows] = grad[module.rows]
                 grad.copy_(kept)
         return losses
-
-    def _line(self, before: Generation, here: str, losses: Tensor, started: float) -> Generation:
-        """The log's line for a step: the first loss and the checksum are of the factors before it."""
-        line = Generation(
-            generation=before.generation + 1,
-            sweep=before.generation + 1,
-            layer=None,
-            checksum=here,
-            losses=finite(losses),
-            evaluations=before.evaluations + len(losses),
-            token_layers=before.token_layers + self.engine.token_layers,
-            forwards=before.forwards + self.engine.forwards,
-            seconds=round(before.seconds + time.perf_counter() - started, 4),
-            dev_token_layers=before.dev_token_layers,
-            backwards=before.backwards + self.engine.backwards,
-        )
-        self.engine.reset_counts()
-        return line
 
     def _checksum(self) -> str:
         factors = [factor for module in self.modules.values() for factor in module.factors()]

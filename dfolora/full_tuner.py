@@ -110,7 +110,7 @@ class FullTuner:
                 self.batch = draw(self.config.seed, state.generation, len(self.train), self.config.batch)
             here = self.weights.point.fingerprint()
             step = self.weights.step()
-            before, state = state, self._line(state, here, step, started)
+            before, state = state, state.next(self.engine, here, step.losses, started)
             if look_is_due(self.config, self.config.generation_size, before, state):
                 self._look(state)
             step.append(run.folder / STEPS)
@@ -132,23 +132,6 @@ class FullTuner:
             self.config.objective, lambda found: task.main(task.measure(examples, found)), task.new_tokens > 0
         )
         return objective(self.engine.incumbent_scores(self.batch)[None], labels)[0]
-
-    def _line(self, before: Generation, here: str, step: Step, started: float) -> Generation:
-        """The log's line for a step; the checksum is of the weights before it."""
-        line = Generation(
-            generation=before.generation + 1,
-            sweep=before.generation + 1,
-            layer=None,
-            checksum=here,
-            losses=step.losses,
-            evaluations=before.evaluations + len(step.losses),
-            token_layers=before.token_layers + self.engine.token_layers,
-            forwards=before.forwards + self.engine.forwards,
-            seconds=round(before.seconds + time.perf_counter() - started, 4),
-            dev_token_layers=before.dev_token_layers,
-        )
-        self.engine.reset_counts()
-        return line
 
     def _look(self, state: Generation) -> None:
         self.selection.look(state)

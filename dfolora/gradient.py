@@ -48,12 +48,11 @@ class Gradient(Engine):
             0: as in ``Engine``, or less where what every block keeps for the backward pass does not fit.
 
     Attributes:
-        backwards: backward passes so far.
         deepest: the block, counted in running order, that back-propagation goes down to.
     """
 
     def __init__(self, adapter: Adapter, rows: Rows, labels: Tensor, chunk_tokens: int = 0) -> None:
-        self.backwards = self.deepest = 0
+        self.deepest = 0
         super().__init__(
             adapter, rows, chunk_tokens, Levers(prefix=False, shared=False, last_block=False, no_mask=False)
         )
@@ -92,10 +91,6 @@ class Gradient(Engine):
             found.append(self.token_layers)
         self.token_layers, self.forwards = counts
         return found
-
-    def reset_counts(self) -> None:
-        super().reset_counts()
-        self.backwards = 0
 
     def _cut(self, labels: Tensor, overhead: int) -> list[_Part]:
         """Parts of examples of similar length, none of more than ``chunk_tokens`` where that is possible."""

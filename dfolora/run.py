@@ -12,11 +12,12 @@ import json
 import math
 import os
 import platform
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import yaml
@@ -30,6 +31,16 @@ from dfolora.options import build, read_yaml
 from dfolora.subspaces import Measured
 
 _PACKAGES = ("dfolora", "torch", "transformers", "peft", "cma", "nevergrad", "numpy")
+
+
+class Counter(Protocol):
+    """What counts a generation's cost."""
+
+    token_layers: int
+    forwards: int
+    backwards: int
+
+    def reset_counts(self) -> None: ...
 
 
 @dataclass
@@ -60,6 +71,34 @@ class Generation:
     dev: dict[str, Any] | None = None
     dev_token_layers: int = 0
     backwards: int = 0
+
+    def next(
+        self, counter: Counter, checksum: str, losses: list[float | None], started: float, sweep: int = 0,
+        layer: int | None = None,
+    ) -> Generation:  # fmt: skip
+        """The line after this one; what was counted for it is counted from 0 again.
+
+        Args:
+            counter: an engine.
+            checksum, losses: of the new line.
+            started: when its generation began, by ``time.perf_counter``.
+            sweep, layer: of the new line; a method without sweeps counts its generations.
+        """
+        line = Generation(
+            generation=self.generation + 1,
+            sweep=sweep or self.generation + 1,
+            layer=layer,
+            checksum=checksum,
+            losses=losses,
+            evaluations=self.evaluations + len(losses),
+            token_layers=self.token_layers + counter.token_layers,
+            forwards=self.forwards + counter.forwards,
+            seconds=round(self.seconds + time.perf_counter() - started, 4),
+            dev_token_layers=self.dev_token_layers,
+            backwards=self.backwards + counter.backwards,
+        )
+        counter.reset_counts()
+        return line
 
     def loss_tensor(self) -> Tensor:
         return torch.tensor([math.nan if loss is None else loss for loss in self.losses], dtype=torch.float32)

@@ -180,20 +180,8 @@ class Tuner:
 
     def _line(self, before: Generation, place: Place, z: Tensor, losses: Tensor, started: float) -> Generation:
         """The log's line for a generation that has just been told."""
-        line = Generation(
-            generation=before.generation + 1,
-            sweep=before.generation // (self.config.visit * len(self.places)) + 1,
-            layer=place.layer,
-            checksum=checksum(z),
-            losses=finite(losses),
-            evaluations=before.evaluations + len(z),
-            token_layers=before.token_layers + self.engine.token_layers,
-            forwards=before.forwards + self.engine.forwards,
-            seconds=round(before.seconds + time.perf_counter() - started, 4),
-            dev_token_layers=before.dev_token_layers,
-        )
-        self.engine.reset_counts()
-        return line
+        sweep = before.generation // (self.config.visit * len(self.places)) + 1
+        return before.next(self.engine, checksum(z), finite(losses), started, sweep, place.layer)
 
     def _look_is_due(self, before: Generation, state: Generation) -> bool:
         every = self.config.dev_every

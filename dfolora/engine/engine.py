@@ -45,6 +45,7 @@ class Engine:
     Attributes:
         token_layers: tokens x blocks computed so far, padding included: the honest unit of cost.
         forwards: model forwards so far.
+        backwards: backward passes so far; none but ``Gradient`` makes any.
     """
 
     def __init__(self, adapter: Adapter, rows: Rows, chunk_tokens: int = 0, levers: Levers | None = None) -> None:
@@ -62,8 +63,7 @@ class Engine:
         device = next(self.model.parameters()).device
         self.chunk_tokens = chunk_tokens or memory.chunk_tokens(self.model, device)
         self.rows = rows.to(device)
-        self.token_layers = 0
-        self.forwards = 0
+        self.token_layers = self.forwards = self.backwards = 0
         self._single = self.rows  # as they came: one row a choice
         if self.levers.shared_prompt:
             with torch.inference_mode():
@@ -135,7 +135,7 @@ class Engine:
         self._forward(rows.inputs)
 
     def reset_counts(self) -> None:
-        self.token_layers = self.forwards = 0
+        self.token_layers = self.forwards = self.backwards = 0
 
     def _ends_in_answers(self, stack: str) -> bool:
         """Whether answers are read behind this stack: not behind an encoder that alone is adapted."""
