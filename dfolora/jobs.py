@@ -115,8 +115,8 @@ def tune(
     kind, prompt = language_model.kind, scorer.prompt
     folder = run.folder / ("model" if config.method == "full-parameter" else "adapter")
     scores["model_folder" if config.method == "full-parameter" else "adapter"] = str(folder)
-    if config.method == "full-parameter":
-        chosen = tuner.chosen if isinstance(tuner, FullTuner) else ""
+    if isinstance(tuner, FullTuner):
+        chosen = tuner.chosen
         # Room for the weights as they were, from which all others follow; what loads them holds itself in circles.
         del adapter, tuner, scorer, language_model
         gc.collect()

@@ -64,7 +64,8 @@ def cell(arguments: argparse.Namespace, method: str, task: str, seed: int) -> di
         if (folder / "log.jsonl").exists():
             command = ["tune", "--resume", str(folder)]
         else:
-            shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped before it began
+            if (folder / "config.yaml").exists():
+                shutil.rmtree(folder)  # a run that was stopped before it began
             command = ["tune", "--task", task, "--seed", str(seed), "--output", str(folder), "--test-split", "none"]
             command += ["--budget", str(arguments.budget), "--dtype", arguments.dtype]
             command += ["--model", arguments.model] if arguments.model else []
