@@ -53,9 +53,8 @@ class Gradient(Engine):
 
     def __init__(self, adapter: Adapter, rows: Rows, labels: Tensor, chunk_tokens: int = 0) -> None:
         self.deepest = 0
-        super().__init__(
-            adapter, rows, chunk_tokens, Levers(prefix=False, shared=False, last_block=False, no_mask=False)
-        )
+        off = ("prefix", "shared", "last_block", "no_mask", "padding_free")
+        super().__init__(adapter, rows, chunk_tokens, Levers(**dict.fromkeys(off, False)))
         device = self.rows.owner.device
         if not chunk_tokens:
             kept = bytes_per_token(self.model) * len(self.order.blocks)
@@ -72,7 +71,7 @@ class Gradient(Engine):
             loss = part.share * objective(scores, part.labels)
             loss.sum().backward()
             total += loss.detach()
-            self._count(part.rows, 1, 0, len(self.order.blocks))
+            self._count(part.rows.inputs, 1, 0, len(self.order.blocks))
             self.token_layers += 2 * sum(self.tokens(part.rows)[self.deepest :])
             self.backwards += 1
         return total
@@ -87,7 +86,7 @@ class Gradient(Engine):
         found = []
         for block in range(len(self.order.blocks)):
             self.token_layers = 0
-            self._count(rows, 1, block, block + 1)
+            self._count(rows.inputs, 1, block, block + 1)
             found.append(self.token_layers)
         self.token_layers, self.forwards = counts
         return found

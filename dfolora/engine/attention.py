@@ -1,7 +1,9 @@
-"""Attention of the answer position alone, for the last block, whose other positions nobody reads."""
+"""Attention as the engine wants it for the length of a call, in place of the one that transformers would run."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,8 +15,32 @@ from dfolora.engine.patch import Forward
 _KIND = "sdpa"  # what transformers picks by itself; other kinds run as they are
 
 
+@contextlib.contextmanager
+def attending(attend: Forward) -> Iterator[None]:
+    """Within it, models that take their attention from transformers' registry run ``attend``."""
+    whole = whole_attention()
+    ALL_ATTENTION_FUNCTIONS[_KIND] = attend
+    try:
+        yield
+    finally:
+        del ALL_ATTENTION_FUNCTIONS[_KIND]  # what is set here lies over transformers' own
+        if whole_attention() is not whole:
+            ALL_ATTENTION_FUNCTIONS[_KIND] = whole  # and may lie over a user's
+
+
+def whole_attention() -> Any:
+    """The attention that runs now: (module, query (B, heads, T, width), key, value, mask, **options)."""
+    return ALL_ATTENTION_FUNCTIONS[_KIND]
+
+
+def is_causal(module: nn.Module, options: dict[str, Any]) -> bool:
+    """Whether a call without a mask means that a token sees itself and those before it."""
+    given = options.get("is_causal")
+    return bool(getattr(module, "is_causal", False) if given is None else given)
+
+
 def answer_attention(block: nn.Module, positions: Tensor, tokens: int) -> Forward:
-    """A forward for ``block`` in which attention has one query per sequence.
+    """A forward for ``block``, the last one, in which attention has one query per sequence: nobody reads the others.
 
     A row of attention depends on its own query and on all keys and values, so the answer's row is exact. The other rows
     of the result repeat it; they are for shapes only.
@@ -25,7 +51,7 @@ def answer_attention(block: nn.Module, positions: Tensor, tokens: int) -> Forwar
         tokens: T; attention with another number of queries runs as it is.
     """
     run = block.forward
-    whole: Any = ALL_ATTENTION_FUNCTIONS[_KIND]
+    whole = whole_attention()
 
     def attend(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
@@ -33,8 +59,8 @@ def answer_attention(block: nn.Module, positions: Tensor, tokens: int) -> Forwar
         if query.shape[2] != tokens or len(query) != len(positions):
             return whole(module, query, key, value, attention_mask, **options)
         row = torch.arange(len(positions), device=positions.device)
-        causal = options.pop("is_causal", None)
-        causal = getattr(module, "is_causal", False) if causal is None else causal
+        causal = is_causal(module, options)
+        options.pop("is_causal", None)
         if attention_mask is not None and attention_mask.shape[2] == 1:  # one for all queries
             mask = attention_mask
         elif attention_mask is not None:  # (B or 1, heads or 1, T, T')
@@ -48,12 +74,7 @@ def answer_attention(block: nn.Module, positions: Tensor, tokens: int) -> Forwar
         return output.expand(-1, tokens, -1, -1), weights
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        ALL_ATTENTION_FUNCTIONS[_KIND] = attend
-        try:
+        with attending(attend):
             return run(*args, **kwargs)
-        finally:
-            del ALL_ATTENTION_FUNCTIONS[_KIND]  # what is set here lies over transformers' own
-            if ALL_ATTENTION_FUNCTIONS[_KIND] is not whole:
-                ALL_ATTENTION_FUNCTIONS[_KIND] = whole  # and may lie over a user's
 
     return forward

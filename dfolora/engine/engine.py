@@ -21,6 +21,8 @@ from dfolora.engine.blocks import BlockOrder, Prefix
 from dfolora.engine.levers import Levers
 from dfolora.engine.lora import incumbent_forward, population_forward, shared_forward
 from dfolora.engine.packing import model_inputs, share_prompts
+from dfolora.engine.padded import Padded
+from dfolora.engine.padding_free import PaddingFree, first_position
 from dfolora.engine.patch import Forward, patched
 from dfolora.engine.readout import Readout
 from dfolora.engine.rows import Rows, buckets
@@ -32,9 +34,8 @@ LAUNCH_TOKENS = {"cpu": 16, "cuda": 512}
 
 @dataclass
 class _Bucket:
-    rows: Rows
     index: Tensor  # positions of its rows in the whole batch
-    inputs: dict[str, Tensor]  # what the model is called with
+    layout: Padded | PaddingFree
     prefix: Prefix
     versions: list[int]
 
@@ -85,7 +86,14 @@ class Engine:
             if self.order.resumable and self.levers.prefix and len(self.order.blocks) > 1:
                 self._try_to_skip_stem(self.rows.take(longest))
             unmasked = self.levers.no_mask and self.readout.ignores_full_mask(self.rows.take(longest[:1]))
-        self._buckets = [self._bucket(self.rows.take(cut), cut, unmasked) for cut in self._cuts(self.rows)]
+            first = self._first_position(self.rows.take(longest))
+        layouts: list[tuple[Tensor, Padded | PaddingFree]]
+        if first is None:
+            layouts = [(cut, Padded(self.rows.take(cut), unmasked)) for cut in self._cuts(self.rows)]
+        else:
+            dtype = self._dtype_and_device()[0]
+            layouts = [(cut, PaddingFree(self.rows.take(cut), first, dtype)) for cut in self._full_cuts()]
+        self._buckets = [_Bucket(index, layout, Prefix(0, {}), []) for index, layout in layouts]
 
     @torch.inference_mode()
     def scores(self, layer: int | None, factors: Factors, examples: Tensor | None = None) -> Tensor:
@@ -166,11 +174,31 @@ class Engine:
         cuts = buckets(rows.lengths.tolist(), max(self.chunk_tokens // 4, 1), overhead)
         return [torch.tensor(cut, device=device) for cut in cuts]
 
-    def _bucket(self, rows: Rows, index: Tensor, unmasked: bool) -> _Bucket:
-        inputs = dict(rows.inputs)
-        if unmasked and bool(inputs["attention_mask"].all()):
-            del inputs["attention_mask"]
-        return _Bucket(rows, index, inputs, Prefix(0, {}), [])
+    def _first_position(self, few: Rows) -> int | None:
+        """What ``padding_free`` counts positions from; None where it does not work or is not wanted."""
+        if not self.levers.padding_free or len(self.rows.lengths.unique()) == 1:
+            return None
+        config = self.model.config.get_text_config()
+        pad, most = getattr(config, "pad_token_id", None), getattr(config, "max_position_embeddings", None)
+        numbers = [0]
+        if pad is not None and pad >= 0 and (most is None or int(few.lengths.max()) + pad < most):
+            numbers.append(pad + 1)  # RoBERTa's positions begin behind the number of its padding token
+        block, dtype = self.order.blocks[0].module, self._dtype_and_device()[0]
+        return first_position(few, self.readout, block, self._forward, numbers, dtype)
+
+    def _full_cuts(self) -> list[Tensor]:
+        """Indices of rows, the shortest first, whose tokens fill a quarter of a chunk."""
+        cuts: list[list[int]] = [[]]
+        held = 0
+        lengths = self.rows.lengths.tolist()
+        for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
+            length = lengths[row]
+            if cuts[-1] and held + length > self.chunk_tokens // 4:
+                cuts.append([])
+                held = 0
+            cuts[-1].append(row)
+            held += length
+        return [torch.tensor(cut, device=self.rows.owner.device) for cut in cuts]
 
     def _all_buckets(
         self, layer: int | None, factors: Factors, population: int, examples: Tensor | None = None
@@ -182,44 +210,40 @@ class Engine:
         readings: Tensor | None = None
         for bucket in self._buckets:
             chosen = None if examples is None else keep[bucket.index].nonzero()[:, 0]
-            rows = bucket.rows if chosen is None else bucket.rows.pick(chosen)
-            if not rows.count:
+            if chosen is not None and not len(chosen):
                 continue
-            tokens = rows.inputs["input_ids"].numel()
-            chunk = self.at_once(population, self.chunk_tokens // tokens)
+            index = bucket.index if chosen is None else bucket.index[chosen]
+            layout, states = (bucket.layout, None) if chosen is None else bucket.layout.pick(chosen)
+            chunk = self.at_once(population, self.chunk_tokens // layout.inputs["input_ids"].numel())
             for start in range(0, population, chunk):
                 part = {name: (a[start : start + chunk], b[start : start + chunk]) for name, (a, b) in factors.items()}
                 copies = min(chunk, population - start)
-                reading = self.readout.read(rows, self._run(bucket, rows, chosen, layer, part, copies), copies)
+                reading = self._run(bucket, layout, states, layer, part, copies)
                 if readings is None:
                     readings = reading.new_empty(population, self.rows.count, *reading.shape[2:])
-                readings[start : start + copies, bucket.index if chosen is None else bucket.index[chosen]] = reading
+                readings[start : start + copies, index] = reading
         assert readings is not None, "a batch has rows"
         return wanted.assemble(readings if examples is None else readings[:, keep])
 
     def _run(
-        self, bucket: _Bucket, rows: Rows, chosen: Tensor | None, layer: int | None, factors: Factors, copies: int
-    ) -> Any:
-        """One forward of ``copies`` candidates on chosen rows of a bucket, resumed at the tuned layer if possible."""
+        self, bucket: _Bucket, layout: Padded | PaddingFree, states: Tensor | None, layer: int | None, factors: Factors,
+        copies: int,
+    ) -> Tensor:  # fmt: skip
+        """Readings of ``copies`` candidates on a bucket, or the part of it that has these hidden states."""
         prefix = Prefix(0, {})
         shared: frozenset[str] = frozenset()
         if layer is not None and self.order.resumable and self.levers.prefix:
             prefix = self._prefix(bucket, self._block_of[layer])
-            if chosen is not None:
-                prefix = self.order.pick(prefix, chosen)
+            if states is not None:
+                prefix = self.order.pick(prefix, states)
             if layer not in self._shared:
                 self._shared[layer] = self._shared_maps(layer) if self.levers.shared else frozenset()
             shared = self._shared[layer]
-        inputs = {name: rows.inputs[name].repeat(copies, 1) for name in bucket.inputs}
-        readers = self.readout.replacements(rows, copies)
-        lora = [
-            (module, self.readout.answer_rows(module, forward, rows, copies))
-            for module, forward in self._lora(factors, shared, copies)
-        ]
-        with patched([*lora, *self.order.resume(prefix, copies), *readers]):
-            output = self._forward(inputs)
-        self._count(rows, copies, prefix.depth, len(self.order.blocks))
-        return output
+        own = layout.replacements(self.readout, self._lora(factors, shared, copies), copies)
+        with patched([*own, *self.order.resume(prefix, copies)]):
+            output = layout.run(self._forward, copies)
+        self._count(layout.inputs, copies, prefix.depth, len(self.order.blocks))
+        return layout.read(self.readout, output, copies)
 
     def _forward(self, inputs: dict[str, Tensor]) -> Any:
         options = {} if self.rows.sentences or not _takes_cache(self.model) else {"use_cache": False}
@@ -231,9 +255,10 @@ class Engine:
         if bucket.prefix.depth > depth or bucket.versions != below:
             bucket.prefix = Prefix(0, {})
         if bucket.prefix.depth < depth:
-            self._count(bucket.rows, 1, bucket.prefix.depth, depth)
+            self._count(bucket.layout.inputs, 1, bucket.prefix.depth, depth)
             with patched(self._lora({}, frozenset(), 1)):
-                bucket.prefix = self.order.advance(bucket.prefix, depth, lambda: self._forward(bucket.inputs))
+                run = lambda: bucket.layout.run(self._forward, 1)  # noqa: E731
+                bucket.prefix = self.order.advance(bucket.prefix, depth, run)
             bucket.versions = [self.adapter.versions[i] for i, block in enumerate(self._block_of) if block < depth]
         return bucket.prefix
 
@@ -252,11 +277,11 @@ class Engine:
             replacements += [(module, shared_forward(module, copies)) for module in modules]
         return replacements
 
-    def _count(self, rows: Rows, copies: int, start: int, stop: int) -> None:
+    def _count(self, inputs: dict[str, Tensor], copies: int, start: int, stop: int) -> None:
         self.forwards += 1
         for block in self.order.blocks[start:stop]:
-            decoder = "decoder_input_ids" in rows.inputs and ".decoder." in f".{block.stack}."
-            tokens = rows.inputs["decoder_input_ids" if decoder else "input_ids"].numel()
+            decoder = "decoder_input_ids" in inputs and ".decoder." in f".{block.stack}."
+            tokens = inputs["decoder_input_ids" if decoder else "input_ids"].numel()
             self.token_layers += copies * tokens * block.calls
 
     def _probe(self, count: int) -> Any:

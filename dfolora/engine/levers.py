@@ -19,6 +19,7 @@ class Levers:
         buckets: rows are cut into batches of similar length.
         no_mask: a batch without padding runs without an attention mask.
         shared_prompt: the prompt runs once for all choices of an example.
+        padding_free: sequences of various lengths run without padding.
     """
 
     prefix: bool = True
@@ -29,6 +30,7 @@ class Levers:
     buckets: bool = True
     no_mask: bool = True
     shared_prompt: bool = True
+    padding_free: bool = True
 
     @classmethod
     def names(cls) -> list[str]:

@@ -162,11 +162,7 @@ class Readout:
             output.last_hidden_state = output.last_hidden_state[row, positions]  # (copies R, K, H)
             return output
 
-        replacements: list[tuple[nn.Module, Forward]] = [(self.backbone, backbone)]
-        if self.cut_head:
-            weight = self.head.weight[rows.columns]
-            bias = None if self.head.bias is None else self.head.bias[rows.columns]
-            replacements.append((self.head, lambda x: nn.functional.linear(x, weight, bias)))
+        replacements: list[tuple[nn.Module, Forward]] = [(self.backbone, backbone), *self.label_head(rows)]
 
         def thin(module: nn.Module) -> tuple[nn.Module, Forward]:
             whole = module.forward
@@ -175,6 +171,14 @@ class Readout:
         if self.last is not None:
             replacements.append((self.last, answer_attention(self.last, positions[:, 0], tokens)))
         return replacements + [thin(module) for module in self.thin]
+
+    def label_head(self, rows: Rows) -> list[tuple[nn.Module, Forward]]:
+        """The head that computes label tokens only, where that is enough."""
+        if not self.cut_head:
+            return []
+        weight = self.head.weight[rows.columns]
+        bias = None if self.head.bias is None else self.head.bias[rows.columns]
+        return [(self.head, lambda x: nn.functional.linear(x, weight, bias))]
 
     def read(self, rows: Rows, output: Any, copies: int) -> Tensor:
         """What ``Rows.assemble`` takes, for ``copies`` candidates; float32.

@@ -68,5 +68,5 @@ class SequentialEngine(Engine):
     def _read(self, rows: Rows) -> Tensor:
         """(1, R, ...): the readings of the weights as they stand."""
         output = self._forward(rows.inputs)
-        self._count(rows, 1, 0, len(self.order.blocks))
+        self._count(rows.inputs, 1, 0, len(self.order.blocks))
         return self.readout.read(rows, output, 1)

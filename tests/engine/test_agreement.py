@@ -8,7 +8,7 @@ from models_zoo import READINGS, ZOO, attached, candidates, cases, sentence_rows
 from plain_reading import farthest, one_by_one, plain_scores, spread
 
 from dfolora.adapter import Adapter
-from dfolora.engine import Engine, Rows
+from dfolora.engine import Engine, Levers, Rows
 
 TOLERANCE = 1e-4
 FEW = ["roberta", "gpt2", "t5", "bert-encoder"]
@@ -29,12 +29,13 @@ def agrees(adapter: Adapter, engine: Engine, rows: Rows, layer: int | None, popu
         assert spread(expected) > 100 * error, f"layer {layer}"
 
 
+@pytest.mark.parametrize("padding_free", [True, False])
 @pytest.mark.parametrize(("name", "reading"), cases())
-def test_every_layer_and_all_at_once(name: str, reading: str) -> None:
-    """With padding, several length buckets, chunks that do not divide the population, adapters in all other layers."""
+def test_every_layer_and_all_at_once(name: str, reading: str, padding_free: bool) -> None:
+    """Several length buckets, padded or not, chunks that do not divide the population, adapters in all other layers."""
     adapter = attached(name)
     rows = READINGS[reading](ZOO[name][0])
-    engine = Engine(adapter, rows, chunk_tokens=70)
+    engine = Engine(adapter, rows, chunk_tokens=70, levers=Levers(padding_free=padding_free))
     assert len(engine._buckets) > 1
     for layer in (*range(len(adapter.layers)), None, 0):
         agrees(adapter, engine, rows, layer, population=3, seed=layer or 0)

@@ -16,6 +16,7 @@ from dfolora.engine import Engine, Levers, Rows, SequentialEngine, memory
 from dfolora.engine.patch import patched
 
 NAMES = ["roberta", "gpt2", "llama", "t5", "mpnet"]
+PADDED = Levers(padding_free=False)
 SDPA = ["roberta", "bert", "distilbert", "gpt2", "opt", "llama", "qwen3"]
 
 
@@ -43,12 +44,13 @@ def test_scores_stay_without_it(name: str, lever: str) -> None:
         )
 
 
-@pytest.mark.parametrize("lever", ["prefix", "shared", "label_columns", "last_block", "buckets"])
+@pytest.mark.parametrize("lever", ["prefix", "shared", "label_columns", "last_block", "buckets", "padding_free"])
 def test_it_saves_operations(lever: str) -> None:
     adapter, rows = attached("roberta"), rows_of("roberta")
     factors = candidates(adapter, 1, 4)
-    with_it = operations(Engine(adapter, rows, chunk_tokens=100), 1, factors)
-    without = dataclasses.replace(Levers(), **{lever: False})
+    levers = Levers(padding_free=lever != "buckets")  # without padding there is nothing left for buckets to save
+    with_it = operations(Engine(adapter, rows, chunk_tokens=100, levers=levers), 1, factors)
+    without = dataclasses.replace(levers, **{lever: False})
     assert with_it < 0.99 * operations(Engine(adapter, rows, chunk_tokens=100, levers=without), 1, factors)
 
 
@@ -84,7 +86,7 @@ def test_the_last_block_asks_for_the_answer_only(name: str) -> None:
 @pytest.mark.parametrize("name", SDPA)
 def test_the_last_attention_has_one_query(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = attached(name)
-    engine = Engine(adapter, rows_of(name), chunk_tokens=10_000)
+    engine = Engine(adapter, rows_of(name), chunk_tokens=10_000, levers=PADDED)
     factors, queries = candidates(adapter, 0, 2), []
     plain = torch.nn.functional.scaled_dot_product_attention
 
@@ -104,9 +106,11 @@ def test_the_last_attention_has_one_query(name: str, monkeypatch: pytest.MonkeyP
     assert max(queries[: depth - 1]) > 1
 
 
-def test_attention_functions_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("padding_free", [False, True])
+def test_attention_functions_are_put_back(padding_free: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = attached("roberta")
-    engine, factors = Engine(adapter, rows_of("roberta")), candidates(adapter, 0, 2)
+    engine = Engine(adapter, rows_of("roberta"), levers=Levers(padding_free=padding_free))
+    factors = candidates(adapter, 0, 2)
     own = ALL_ATTENTION_FUNCTIONS["sdpa"]
     engine.scores(0, factors)
     assert "sdpa" not in ALL_ATTENTION_FUNCTIONS._local_mapping
@@ -115,7 +119,7 @@ def test_attention_functions_are_put_back(monkeypatch: pytest.MonkeyPatch) -> No
     users = ALL_ATTENTION_FUNCTIONS["sdpa"]
     engine.scores(0, factors)
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is users
-    assert calls
+    assert bool(calls) is not padding_free  # which has an attention of its own
 
 
 def test_poison_is_seen_where_it_is_read() -> None:

@@ -22,7 +22,7 @@ def rows_of(name: str) -> Rows:
 
 
 def padded_tokens(engine: Engine) -> int:
-    return sum(bucket.rows.inputs["input_ids"].numel() for bucket in engine._buckets)
+    return sum(bucket.layout.inputs["input_ids"].numel() for bucket in engine._buckets)
 
 
 def cost(engine: Engine, run: Any) -> int:
