@@ -68,7 +68,7 @@ def _bench(config: BenchConfig, encode: Callable[[LanguageModel], Rows] | None, 
     layers = _layers(config, len(adapter.layers))
     candidates = {layer: _candidates(adapter, layer, config.population) for layer in layers}
     tokens = config.chunk_tokens or chunk_tokens(adapter.model, device)  # one size for all rows
-    contenders = ways(adapter, batches, config.population, tokens, config.levers)
+    contenders = ways(adapter, batches, config.population, tokens, config.levers, say)
     say("checking that all rows give the same class scores")
     difference = _agreement(contenders, layers, candidates, adapter, AGREEMENT[dtype])
     taken: dict[str, list[float]] = {way.name: [] for way in contenders}

@@ -42,6 +42,33 @@ class PureEngine(Engine):
         return [(module, module.base_layer.forward) for module in modules]
 
 
+class GraphedEngine(SequentialEngine):
+    """One candidate at a time, the kernels of its forward recorded once as a CUDA graph and launched as one.
+
+    Candidates are written into the weights that the graph reads. Raises RuntimeError where the model's forward asks the
+    GPU for a number on the way, which cannot be recorded.
+    """
+
+    def __init__(self, adapter: Adapter, rows: Rows) -> None:
+        super().__init__(adapter, rows)
+        self._graph = torch.cuda.CUDAGraph()
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.inference_mode():
+            with torch.cuda.stream(beside):  # libraries set themselves up at their first calls
+                for _ in range(3):
+                    super()._read(self.rows)
+            torch.cuda.current_stream().wait_stream(beside)
+            with torch.cuda.graph(self._graph):
+                self._reading = super()._read(self.rows)
+
+    def _read(self, rows: Rows) -> Tensor:
+        assert rows is self.rows, "the graph is that of the whole batch"
+        self._graph.replay()
+        self._count(rows.inputs, 1, 0, len(self.order.blocks))
+        return self._reading.clone()
+
+
 class MixedBatchEngine(Engine):
     """PEFT's own batches of mixed adapters: a named adapter per candidate, the whole model, the full head.
 
@@ -79,7 +106,10 @@ class MixedBatchEngine(Engine):
         return rows.assemble(torch.cat(readings))
 
 
-def ways(adapter: Adapter, batches: Sequence[Rows], population: int, chunk_tokens: int, levers: bool) -> list[Way]:
+def ways(
+    adapter: Adapter, batches: Sequence[Rows], population: int, chunk_tokens: int, levers: bool,
+    say: Callable[[str], None],
+) -> list[Way]:  # fmt: skip
     """Every row of the table.
 
     Args:
@@ -88,6 +118,7 @@ def ways(adapter: Adapter, batches: Sequence[Rows], population: int, chunk_token
         population: P.
         chunk_tokens: most padded tokens in one forward, for all rows but the sequential one.
         levers: whether to add the layer-wise row without each saving.
+        say: told which row is left out, and why.
     """
 
     def over(engines: Sequence[Engine]) -> Callable[[int | None, Factors], Tensor]:
@@ -108,8 +139,17 @@ def ways(adapter: Adapter, batches: Sequence[Rows], population: int, chunk_token
         Way("sequential", over([SequentialEngine(adapter, rows) for rows in batches])),
         Way("mixed-batch", over([MixedBatchEngine(adapter, rows, chunk_tokens, population) for rows in batches])),
     ]
+    if _on_gpu(adapter):
+        try:
+            found.append(Way("sequential-graph", over([GraphedEngine(adapter, rows) for rows in batches])))
+        except RuntimeError as error:
+            say(f"sequential-graph is left out: {str(error).splitlines()[0]}")
     for name in Levers.names() if levers else ():
         without = dataclasses.replace(Levers(), **{name: False})
         engines = [Engine(adapter, rows, chunk_tokens, without) for rows in batches]
         found.append(Way(f"layerwise-without-{name.replace('_', '-')}", over(engines), every_layer=True))
     return found
+
+
+def _on_gpu(adapter: Adapter) -> bool:
+    return next(adapter.model.parameters()).is_cuda
