@@ -33,8 +33,7 @@ class PaddingFree:
 
     Attributes:
         rows: the R padded rows that they come from.
-        inputs: what the model is called with, each (S, 1), the sequences one after another; and a mask of one element,
-            for models to pass on and nobody to look at.
+        inputs: the model's arguments, each (S, 1), the sequences one after another.
     """
 
     def __init__(self, rows: Rows, first_position: int, dtype: torch.dtype) -> None:
@@ -62,6 +61,7 @@ class PaddingFree:
 
     def run(self, forward: Callable[[dict[str, Tensor]], Any], copies: int) -> Any:
         """One forward of ``copies`` candidates, candidate-major."""
+        # A ready mask of one element, which models pass on: nobody looks at it.
         mask = torch.zeros(1, 1, 1, 1, dtype=self._dtype, device=self._row.device)
         inputs = {name: part.repeat(copies, 1) for name, part in self.inputs.items()}
         with attending(self._attention(copies)):

@@ -67,6 +67,7 @@ def test_rows_of_one_length_stay_rows() -> None:
 
 def test_an_adapted_map_behind_one_that_gives_answers_only_is_refused() -> None:
     adapter, rows = attached("llama", targets=("q_proj", "down_proj")), word_rows("causal")
+    assert not runs_without_padding(adapter, rows)
     factors = candidates(adapter, 1, 3)
     scores, expected = Engine(adapter, rows).scores(1, factors), one_by_one(adapter, rows, factors)
     assert farthest(scores, expected) < 1e-4 * float(expected.abs().max())
