@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dfolora.config import BenchConfig, EvaluateConfig, ModelConfig, TuneConfig
 from dfolora.errors import UserError, unknown
-from dfolora.options import build, flag, read_yaml
+from dfolora.settings.config import BenchConfig, EvaluateConfig, ModelConfig, TuneConfig
+from dfolora.settings.options import build, flag, read_yaml
 
 SYNTHETIC = (
     "The demo's language is synthetic: its sentences come from a grammar in this package, its model was trained on it."
@@ -91,9 +91,9 @@ def _run(argv: list[str]) -> int:
 
 
 def _tune(given: dict[str, Any], as_json: bool) -> int:
-    from dfolora import jobs
-    from dfolora.progress import Display
-    from dfolora.run import Run
+    from dfolora import api as jobs
+    from dfolora.runs.folder import Run
+    from dfolora.runs.progress import Display
 
     resume = given.pop("resume")
     if resume:
@@ -123,7 +123,7 @@ def _tune(given: dict[str, Any], as_json: bool) -> int:
 
 
 def _evaluate(given: dict[str, Any], as_json: bool) -> int:
-    from dfolora import jobs
+    from dfolora import api as jobs
     from dfolora.tasks.common import split_name
 
     config = build(EvaluateConfig, _merged(EvaluateConfig, given))
@@ -146,8 +146,8 @@ def _evaluate(given: dict[str, Any], as_json: bool) -> int:
 
 def _bench(given: dict[str, Any], as_json: bool) -> int:
     from dfolora.bench import CASES, SHAPES, bench
-    from dfolora.progress import bench_table
-    from dfolora.scoring import Scorer
+    from dfolora.problems.encode import PromptEncoder
+    from dfolora.runs.progress import bench_table
 
     values = _merged(BenchConfig, given)
     case = values.get("case") or ""
@@ -166,7 +166,7 @@ def _bench(given: dict[str, Any], as_json: bool) -> int:
         train = examples("train")
 
         def encode(language_model: Any) -> Any:
-            return Scorer(language_model, task, config.max_length).encode(train)
+            return PromptEncoder(language_model, task, config.max_length).encode(train)
 
     measured = bench(config, encode, say=lambda line: print(line, file=sys.stderr))
     if as_json:

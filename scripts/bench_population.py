@@ -13,8 +13,8 @@ import json
 import sys
 
 from dfolora.bench import bench
-from dfolora.config import BenchConfig
-from dfolora.progress import bench_table
+from dfolora.runs.progress import bench_table
+from dfolora.settings.config import BenchConfig
 
 
 def main() -> None:

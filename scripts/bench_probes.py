@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from dfolora import FullParameter, rows_loss
-from dfolora import adapter as adapters
-from dfolora import statistics as inputs
-from dfolora.adapter import Adapter
 from dfolora.bench import cases, measure
 from dfolora.engine import Engine, Rows, SequentialEngine
-from dfolora.objectives import cross_entropy
+from dfolora.models import adapter as adapters
+from dfolora.models.adapter import Adapter
 from dfolora.optimizers import make_optimizer
-from dfolora.subspaces import Subspace, subspace_class
+from dfolora.problems.objectives import cross_entropy
+from dfolora.subspaces import measure as inputs
+from dfolora.subspaces.lora import Subspace, subspace_class
 
 EPS, LR, RANK = 1e-2, 1e-4, 4
 
@@ -73,7 +73,7 @@ def batched(
             return {name: pair for subspace, part in parts for name, pair in subspace.factors(part).items()}
 
         def step() -> None:
-            optimizer.tell(cross_entropy(engine.scores(layer, factors(optimizer.ask())), labels))
+            optimizer.tell(cross_entropy(engine.scores(factors(optimizer.ask())), labels))
             written = factors(optimizer.incumbent()[None])
             for index, each in enumerate(adapter.layers):
                 if layer in (None, index):

@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from dfolora import cli
-from dfolora.config import EvaluateConfig
 from dfolora.optimizers import option_names
-from dfolora.options import flag, read_yaml
-from dfolora.presets import PRESETS
-from dfolora.run import write_text
+from dfolora.runs.folder import write_text
+from dfolora.settings.config import EvaluateConfig
+from dfolora.settings.options import flag, read_yaml
+from dfolora.settings.presets import PRESETS
 
 FIRST_ORDER = ("first-order", "hybrid")
 METHODS = (*FIRST_ORDER, "full-parameter")

@@ -8,10 +8,10 @@ import torch
 import transformers as tf
 from torch import Tensor, nn
 
-from dfolora import adapter as adapters
-from dfolora.adapter import Adapter, Factors
 from dfolora.engine import Rows
-from dfolora.models import LanguageModel
+from dfolora.models import adapter as adapters
+from dfolora.models.adapter import Adapter, Factors
+from dfolora.models.load import LanguageModel
 
 VOCABULARY, PAD = 60, 1
 HEADS = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 64}

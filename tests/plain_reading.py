@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfolora.adapter import Adapter, Factors
 from dfolora.engine import Rows
+from dfolora.models.adapter import Adapter, Factors
 
 
 def one_by_one(adapter: Adapter, rows: Rows, factors: Factors, **changes: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ import torch
 from models_zoo import ZOO, attached, build, candidates, language_model, word_rows
 from plain_reading import farthest, plain_scores, read
 
-from dfolora import adapter as adapters
 from dfolora.engine import Engine
 from dfolora.errors import UserError
+from dfolora.models import adapter as adapters
 
 # PEFT alone, as a stranger would use it, asks transformers for a name that is going away.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -197,7 +197,7 @@ def test_an_adapter_with_a_scale_of_its_own(settings: dict[str, Any], tmp_path: 
     adapter = adapters.load(language_model("bert"), str(tmp_path / "theirs"))
     engine = Engine(adapter, rows)
     assert farthest(engine.incumbent_scores(), expected) < 1e-5
-    assert farthest(engine.scores(1, adapter.read(1))[0], expected) < 1e-5
+    assert farthest(engine.scores(adapter.read(1))[0], expected) < 1e-5
     adapter.save(tmp_path / "again", "")
     with torch.no_grad():
         again = peft.PeftModel.from_pretrained(build("bert"), str(tmp_path / "again")).eval()

@@ -11,10 +11,10 @@ import pytest
 import torch
 from tiny_models import FIRST_ORDER, SMALL, TEMPLATE, Command, csv_files, model, rows
 
-from dfolora import adapter as adapters
-from dfolora import models
 from dfolora.engine import Engine
-from dfolora.scoring import Scorer
+from dfolora.models import adapter as adapters
+from dfolora.models import load as models
+from dfolora.problems.encode import PromptEncoder
 from dfolora.task import Example, Prompt, Task
 
 # peft 0.21 reads a name that transformers 5 has renamed.
@@ -83,7 +83,7 @@ def here(kind: str, folder: str | None) -> torch.Tensor:
     examples = [Example({"text": text}, int(label)) for text, label in rows()]
     prompts = {language_model.kind: Prompt(TEMPLATE, ("bad", "great"))}
     task = Task("own", ("bad", "great"), prompts, lambda: [], lambda *_: {}, shorten="text")
-    return Engine(adapter, Scorer(language_model, task).encode(examples)).incumbent_scores()
+    return Engine(adapter, PromptEncoder(language_model, task).encode(examples)).incumbent_scores()
 
 
 @pytest.mark.parametrize("flags", [FAR, FIRST_ORDER, HYBRID], ids=["gradient-free", "first-order", "hybrid"])

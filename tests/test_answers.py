@@ -12,17 +12,18 @@ from plain_reading import farthest, one_by_one
 from tiny_questions import model, record
 from toy_tokenizers import gpt2_like, toy
 
-from dfolora import adapter as adapters
-from dfolora import load_model, models, rows_loss
-from dfolora.adapter import Adapter
-from dfolora.answers import Answers, stop_tokens
+from dfolora import load_model, rows_loss
 from dfolora.engine import Engine
 from dfolora.errors import UserError
-from dfolora.models import LanguageModel
-from dfolora.objectives import likelihood, make_objective
-from dfolora.run import Generation
-from dfolora.scoring import Scorer
-from dfolora.selection import Selection
+from dfolora.models import adapter as adapters
+from dfolora.models import load as models
+from dfolora.models.adapter import Adapter
+from dfolora.models.load import LanguageModel
+from dfolora.problems.answers import Answers, stop_tokens
+from dfolora.problems.encode import PromptEncoder
+from dfolora.problems.objectives import likelihood, make_objective
+from dfolora.problems.selection import Selection
+from dfolora.runs.folder import Generation
 from dfolora.task import Example
 from dfolora.tasks.squad import TASK, examples
 
@@ -30,12 +31,12 @@ EXAMPLES = [example for i in range(4) for example in examples(record(i))]
 
 
 @pytest.fixture
-def reader() -> tuple[LanguageModel, Adapter, Scorer]:
+def reader() -> tuple[LanguageModel, Adapter, PromptEncoder]:
     language_model = load_model(model("gpt2"))
-    return language_model, adapters.attach(language_model, 2), Scorer(language_model, TASK)
+    return language_model, adapters.attach(language_model, 2), PromptEncoder(language_model, TASK)
 
 
-def test_the_loss_is_that_of_the_answers_tokens(reader: tuple[LanguageModel, Adapter, Scorer]) -> None:
+def test_the_loss_is_that_of_the_answers_tokens(reader: tuple[LanguageModel, Adapter, PromptEncoder]) -> None:
     """Mean over examples of the mean negative log-probability of " first gold text" and the line's end."""
     language_model, adapter, scorer = reader
     losses = []
@@ -54,14 +55,14 @@ def test_the_loss_is_that_of_the_answers_tokens(reader: tuple[LanguageModel, Ada
     assert float(rows_loss(load_model(model("gpt2")), rows, labels)()) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_population_reads_as_one_by_one(reader: tuple[LanguageModel, Adapter, Scorer]) -> None:
+def test_a_population_reads_as_one_by_one(reader: tuple[LanguageModel, Adapter, PromptEncoder]) -> None:
     _, adapter, scorer = reader
     rows = scorer.encode(EXAMPLES)
     factors = {
         name: (torch.randn(3, *module.factors()[0].shape), torch.randn(3, *module.factors()[1].shape))
         for name, module in adapter.layers[1].modules.items()
     }
-    scores = Engine(adapter, rows).scores(1, factors)
+    scores = Engine(adapter, rows).scores(factors)
     assert farthest(scores, one_by_one(adapter, rows, factors)) < 1e-3
     assert likelihood(scores, scorer.labels(EXAMPLES)).tolist() == pytest.approx((-scores).mean((1, 2)).tolist())
 
@@ -76,7 +77,7 @@ def test_objectives() -> None:
         make_objective("hing", lambda _: 0.0, generates=True)
 
 
-def test_an_example_without_gold(reader: tuple[LanguageModel, Adapter, Scorer]) -> None:
+def test_an_example_without_gold(reader: tuple[LanguageModel, Adapter, PromptEncoder]) -> None:
     with pytest.raises(UserError, match="no gold text"):
         reader[2].encode([replace(EXAMPLES[0], gold=())])
 
@@ -84,7 +85,7 @@ def test_an_example_without_gold(reader: tuple[LanguageModel, Adapter, Scorer]) 
 def test_taught_and_generated_answers_follow_the_same_prompt() -> None:
     """Cut at the passage, so that the question and fifty new tokens fit."""
     language_model = models.wrap(build("gpt2", vocabulary=700), gpt2_like(), "causal", "toy")
-    scorer = Scorer(language_model, replace(TASK, new_tokens=8), max_length=60)
+    scorer = PromptEncoder(language_model, replace(TASK, new_tokens=8), max_length=60)
     fields = {"title": "film", "passage": "the film was great " * 9, "question": "was it good"}
     example = Example(fields, 0, gold=("yes",))
     (prompt,) = scorer.prompts([example])
@@ -121,7 +122,7 @@ class Says:
         return Generated([self.ids], torch.zeros(1, len(self.ids), dtype=torch.bool))
 
 
-def test_an_answer_is_the_first_line(reader: tuple[LanguageModel, Adapter, Scorer]) -> None:
+def test_an_answer_is_the_first_line(reader: tuple[LanguageModel, Adapter, PromptEncoder]) -> None:
     _, adapter, scorer = reader
     answers = Answers(Engine(adapter, scorer.encode(EXAMPLES[:3])), scorer, EXAMPLES[:3])
     answers.generator = Says(scorer.tokenizer, " the hall \n the river", "the river", "\nthe town")  # type: ignore[assignment]
@@ -130,7 +131,7 @@ def test_an_answer_is_the_first_line(reader: tuple[LanguageModel, Adapter, Score
     assert answers.losses({}).tolist() == pytest.approx([-200 / 3])
 
 
-def test_a_broken_adapter_is_not_kept(reader: tuple[LanguageModel, Adapter, Scorer]) -> None:
+def test_a_broken_adapter_is_not_kept(reader: tuple[LanguageModel, Adapter, PromptEncoder]) -> None:
     """However good its answers are: all of them are luck."""
     _, adapter, scorer = reader
     selection = Selection(adapter, scorer, EXAMPLES)

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from tiny_models import SMALL, Command, csv_files, log, model, rows
 
-from dfolora.config import EvaluateConfig, TuneConfig
 from dfolora.optimizers import optimizer_names
-from dfolora.options import flag
+from dfolora.settings.config import EvaluateConfig, TuneConfig
+from dfolora.settings.options import flag
 from dfolora.tasks import task_names
 
 KEYS = {

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from dfolora.config import EvaluateConfig, TuneConfig
 from dfolora.errors import UserError
-from dfolora.options import build, flag, read_yaml
-from dfolora.presets import PRESETS
+from dfolora.settings.config import EvaluateConfig, TuneConfig
+from dfolora.settings.options import build, flag, read_yaml
+from dfolora.settings.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = [f.name for f in dataclasses.fields(TuneConfig) if type(f.default) in (int, float)]

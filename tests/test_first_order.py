@@ -19,10 +19,12 @@ from safetensors.torch import load_file
 from tiny_models import FIRST_ORDER, SHOTS, Command, Tune, log, model, rows
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from dfolora import cli, gradient, jobs
-from dfolora.config import TuneConfig
-from dfolora.options import build
-from dfolora.run import Generation, Run
+from dfolora import api as jobs
+from dfolora import cli
+from dfolora.methods import gradient
+from dfolora.runs.folder import Generation, Run
+from dfolora.settings.config import TuneConfig
+from dfolora.settings.options import build
 
 # peft 0.21 reads a name that transformers 5 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

@@ -13,9 +13,10 @@ import torch
 import transformers
 from tiny_models import Command, Tune, log, model
 
-from dfolora import jobs, models
-from dfolora.full_parameter import FullParameter, Log
-from dfolora.presets import PRESETS
+from dfolora import api as jobs
+from dfolora.methods.full_parameter import FullParameter, Log
+from dfolora.models import load as models
+from dfolora.settings.presets import PRESETS
 
 FULL = ["--method", "full-parameter", "--budget", "24", "--lr", "3e-3", "--sigma", "1e-2", "--dev-every", "6"]
 KINDS = ["masked", "causal", "seq2seq", "encoder"]

@@ -12,11 +12,11 @@ from tiny_models import Command, log
 from tiny_models import model as other_model
 from tiny_questions import SMALL, model, record, squad_folder
 
-from dfolora import adapter as adapters
-from dfolora.answers import Answers
 from dfolora.engine import Engine
-from dfolora.models import load
-from dfolora.scoring import Scorer
+from dfolora.models import adapter as adapters
+from dfolora.models.load import load
+from dfolora.problems.answers import Answers
+from dfolora.problems.encode import PromptEncoder
 from dfolora.tasks import get_task
 from dfolora.tasks.common import Source
 
@@ -141,7 +141,7 @@ def test_what_is_refused_in_one_line(command: Command, tmp_path: Path, data: Pat
 
 def test_a_candidate_that_broke_the_model_does_not_win(data: Path) -> None:
     task, language_model = get_task("squad"), load(model("llama"))
-    adapter, scorer = adapters.attach(language_model, 2), Scorer(language_model, task)
+    adapter, scorer = adapters.attach(language_model, 2), PromptEncoder(language_model, task)
     examples = task.load("train", Source(data))
     answers = Answers(Engine(adapter, scorer.encode(examples)), scorer, examples)
     factors = {

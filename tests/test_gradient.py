@@ -10,10 +10,10 @@ from models_zoo import READINGS, ZOO, attached, cases
 from plain_reading import plain_scores
 from torch import Tensor
 
-from dfolora.adapter import Adapter
 from dfolora.engine import Engine, Rows
-from dfolora.gradient import Gradient
-from dfolora.objectives import Objective, cross_entropy, hinge
+from dfolora.methods.gradient import Gradient
+from dfolora.models.adapter import Adapter
+from dfolora.problems.objectives import Objective, cross_entropy, hinge
 
 ONE_OF_A_KIND = [case for case in cases() if case[0] in ("roberta", "llama", "t5", "mpnet")]
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import FIRST_ORDER, Command, Tune
 
-from dfolora import gradient, hybrid
-from dfolora.config import TuneConfig
-from dfolora.options import build
+from dfolora.methods import gradient, hybrid
+from dfolora.settings.config import TuneConfig
+from dfolora.settings.options import build
 
 LAYERS = ["--method", "hybrid", "--rho", "0.6", "--budget", "60"]
 

@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 
 from dfolora.errors import UserError
-from dfolora.layer_choice import Costs, choose
+from dfolora.methods.layer_choice import Costs, choose
 
 
 def instance(seed: int, layers: int = 8) -> tuple[list[float], Costs]:

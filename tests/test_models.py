@@ -12,10 +12,10 @@ from models_zoo import ZOO, build, candidates, word_rows
 from tiny_models import model
 from toy_tokenizers import bert_like, gpt2_like, roberta_like, t5_like, toy, words_only
 
-from dfolora import models
-from dfolora.adapter import attach
 from dfolora.engine import Engine, SequentialEngine
 from dfolora.errors import UserError
+from dfolora.models import load as models
+from dfolora.models.adapter import attach
 
 MAKES: dict[str, Any] = {
     "roberta": roberta_like,
@@ -223,10 +223,8 @@ def test_eight_bits(name: str, tmp_path: Path) -> None:
     rows = word_rows(ZOO[name][0])
     for layer in (0, 1, None):
         factors = candidates(eight, layer, 3)
-        expected = SequentialEngine(eight, rows).scores(layer, factors)
-        assert torch.allclose(
-            Engine(eight, rows).scores(layer, factors), expected, atol=1e-4 * float(expected.abs().max())
-        )
+        expected = SequentialEngine(eight, rows).scores(factors)
+        assert torch.allclose(Engine(eight, rows).scores(factors), expected, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_weights_that_a_checkpoint_lacks_are_the_same_each_time() -> None:

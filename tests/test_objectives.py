@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from dfolora.errors import UserError
-from dfolora.objectives import OBJECTIVE_NAMES, cross_entropy, hinge, likelihood, make_objective, metric_objective
+from dfolora.problems.objectives import (
+    OBJECTIVE_NAMES,
+    cross_entropy,
+    hinge,
+    likelihood,
+    make_objective,
+    metric_objective,
+)
 
 LABELS = torch.tensor([0, 2])
 # Two candidates, two examples, three classes.

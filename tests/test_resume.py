@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from tiny_models import SMALL, Command, csv_files, log, model
 
-from dfolora import cli, jobs
-from dfolora.config import TuneConfig
+from dfolora import api as jobs
+from dfolora import cli
 from dfolora.engine import Engine
 from dfolora.optimizers import optimizer_names
-from dfolora.options import build
-from dfolora.run import Generation, Run
-from dfolora.selection import Selection
+from dfolora.problems.selection import Selection
+from dfolora.runs.folder import Generation, Run
+from dfolora.settings.config import TuneConfig
+from dfolora.settings.options import build
 
 NAMES = [*optimizer_names(), "nevergrad:PSO", "nevergrad:DE"]
 LONGER = ["--budget", "40"]  # five generations of each layer
@@ -166,9 +167,9 @@ def test_replay_runs_nothing_that_is_logged(command: Command, tmp_path: Path, mo
     calls: list[int] = []
     measure = Engine.scores
 
-    def counted(self: Engine, layer: int, factors: Any) -> Any:
-        calls.append(layer)
-        return measure(self, layer, factors)
+    def counted(self: Engine, factors: Any) -> Any:
+        calls.append(self._only_layer(factors))
+        return measure(self, factors)
 
     looks: list[int] = []
     look = Selection.measure

@@ -12,11 +12,11 @@ import pytest
 import torch
 import yaml
 
-from dfolora.card import model_card
-from dfolora.config import TuneConfig
 from dfolora.errors import UserError
-from dfolora.progress import Display
-from dfolora.run import Generation, Run, checksum, finite, read_log, write_text
+from dfolora.runs.card import model_card
+from dfolora.runs.folder import Generation, Run, checksum, finite, read_log, write_text
+from dfolora.runs.progress import Display
+from dfolora.settings.config import TuneConfig
 from dfolora.task import Prompt
 
 CPU = torch.device("cpu")

@@ -10,11 +10,11 @@ from models_zoo import build
 from toy_scorers import MAKES, TEMPLATE, WORDS, pieces, scorer, text
 from toy_tokenizers import bert_like, gpt2_like, roberta_like, t5_like, words_only
 
-from dfolora import adapter as adapters
-from dfolora import models
 from dfolora.engine import Engine, Rows
 from dfolora.errors import UserError
-from dfolora.scoring import Scorer
+from dfolora.models import adapter as adapters
+from dfolora.models import load as models
+from dfolora.problems.encode import PromptEncoder
 from dfolora.task import Example, Kind, Prompt, Task
 
 
@@ -79,7 +79,7 @@ def test_without_sentinels_the_decoder_gives_the_whole_answer() -> None:
     tokenizer = t5_like(sentinels=False)
     language_model = models.wrap(build("bart", vocabulary=500), tokenizer, "seq2seq", "toy")
     prompt = Prompt("{text} it was {mask}", WORDS)
-    it = Scorer(language_model, Task("toy", (), {"seq2seq": prompt}, load=list, measure=lambda *_: {}))
+    it = PromptEncoder(language_model, Task("toy", (), {"seq2seq": prompt}, load=list, measure=lambda *_: {}))
     rows = it.encode([text("the film")])
     assert pieces(it, rows) == ["▁the", "▁film", "▁it", "▁was", "</s>"]
     assert rows.inputs["decoder_input_ids"].tolist() == [[language_model.model.config.decoder_start_token_id]]
@@ -126,7 +126,7 @@ def test_a_task_without_a_prompt_for_the_kind() -> None:
     it = scorer(roberta_like)
     causal_only = Task("toy", (), {"causal": Prompt("{text} {mask}", WORDS)}, load=list, measure=lambda *_: {})
     with pytest.raises(UserError, match="'toy' has no prompt for a masked model, only causal"):
-        Scorer(it.language_model, causal_only)
+        PromptEncoder(it.language_model, causal_only)
     with pytest.raises(UserError, match="neither label words nor choices"):
         scorer(roberta_like, words=None).encode([text("the film")])
 
@@ -153,7 +153,7 @@ def text_with_one_choice() -> Example:
     return Example({"text": "food"}, 0, choices=("bad",))
 
 
-def targets(it: Scorer, rows: Rows, row: int) -> list[str]:
+def targets(it: PromptEncoder, rows: Rows, row: int) -> list[str]:
     assert rows.targets is not None
     return it.tokenizer.convert_ids_to_tokens([t for t in rows.targets[row].tolist() if t != -100])
 

@@ -11,13 +11,13 @@ import torch
 from models_zoo import ZOO, attached, sentence_rows, word_rows
 from torch import Tensor
 
-from dfolora import statistics
-from dfolora.adapter import Adapter
-from dfolora.directions import principal_directions
 from dfolora.engine import Engine, Rows
 from dfolora.errors import UserError
-from dfolora.objectives import cross_entropy
-from dfolora.subspaces import SUBSPACE_NAMES, Subspace, subspace_class
+from dfolora.models.adapter import Adapter
+from dfolora.problems.objectives import cross_entropy
+from dfolora.subspaces import measure as statistics
+from dfolora.subspaces.directions import principal_directions
+from dfolora.subspaces.lora import SUBSPACE_NAMES, Subspace, subspace_class
 
 RANK, DIM, SCALE, SEED = 3, 41, 0.2, 7
 LINEAR = [name for name in SUBSPACE_NAMES if name not in ("factors", "lora", "paper")]
@@ -148,14 +148,12 @@ def test_the_loss_is_even_in_the_papers_z() -> None:
     subspace = make("paper", scale=2.0)
     labels = torch.arange(rows.count) % 3
     for z in normal(4, subspace.dim):
-        plus, minus, base = cross_entropy(
-            engine.scores(1, subspace.factors(torch.stack([z, -z, 0 * z]))), labels
-        ).tolist()
+        plus, minus, base = cross_entropy(engine.scores(subspace.factors(torch.stack([z, -z, 0 * z]))), labels).tolist()
         assert plus == pytest.approx(minus, rel=1e-5)
         assert abs(plus - base) > 1e-4
     linear = make("pca", scale=2.0)
     z = normal(1, linear.dim)
-    plus, minus = cross_entropy(engine.scores(1, linear.factors(torch.cat([z, -z]))), labels).tolist()
+    plus, minus = cross_entropy(engine.scores(linear.factors(torch.cat([z, -z]))), labels).tolist()
     assert abs(plus - minus) > 1e-4
 
 

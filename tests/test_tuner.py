@@ -12,14 +12,14 @@ import torch
 from peft import LoraConfig
 from tiny_models import SMALL, Command, Tune, log, model
 
-from dfolora import tuner as tuners
 from dfolora.engine import Engine
 from dfolora.errors import UserError
-from dfolora.objectives import OBJECTIVE_NAMES
-from dfolora.presets import PRESETS
-from dfolora.run import Generation
-from dfolora.selection import Selection
-from dfolora.subspaces import SUBSPACE_NAMES
+from dfolora.methods import search as tuners
+from dfolora.problems.objectives import OBJECTIVE_NAMES
+from dfolora.problems.selection import Selection
+from dfolora.runs.folder import Generation
+from dfolora.settings.presets import PRESETS
+from dfolora.subspaces.lora import SUBSPACE_NAMES
 
 
 @pytest.fixture
@@ -273,9 +273,9 @@ def test_minibatches(tune: Tune, monkeypatch: pytest.MonkeyPatch, optimizer: str
     drawn: list[list[int]] = []
     plain = Engine.scores
 
-    def look(self: Engine, layer: Any, factors: Any, examples: Any = None) -> torch.Tensor:
+    def look(self: Engine, factors: Any, examples: Any = None) -> torch.Tensor:
         drawn.append(examples.tolist())
-        return plain(self, layer, factors, examples)
+        return plain(self, factors, examples)
 
     monkeypatch.setattr(Engine, "scores", look)
     flags = ("--optimizer", optimizer, "--objective", objective, "--visit", 2, "--budget", 40, "--population", 4)

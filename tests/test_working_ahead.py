@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny_models import Command, Tune
 
-from dfolora import tuner as tuners
+from dfolora.methods import search as tuners
 from dfolora.optimizers import Optimizer
 from dfolora.optimizers.cma import CMA
 

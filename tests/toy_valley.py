@@ -9,9 +9,9 @@ import models_zoo as zoo
 import torch
 from torch import Tensor, nn
 
-from dfolora.full_parameter import rows_loss
-from dfolora.full_parameter.noise import Address, normal
-from dfolora.models import LanguageModel
+from dfolora.methods.full_parameter import rows_loss
+from dfolora.methods.full_parameter.noise import Address, normal
+from dfolora.models.load import LanguageModel
 
 METHODS = ["spsa", "guided", "greedy"]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfolora import adapter as adapters
-from dfolora import models
-from dfolora.adapter import Adapter, Factors
 from dfolora.bench import cases, measure
 from dfolora.bench.waiting import waited
 from dfolora.bench.ways import Way, ways
-from dfolora.config import BenchConfig
 from dfolora.engine import Engine, Rows
 from dfolora.engine.memory import chunk_tokens
 from dfolora.errors import UserError, unknown
-from dfolora.models import LanguageModel
-from dfolora.objectives import cross_entropy
+from dfolora.models import adapter as adapters
+from dfolora.models import load as models
+from dfolora.models.adapter import Adapter, Factors
+from dfolora.models.load import LanguageModel
 from dfolora.optimizers import Optimizer, ahead, make_optimizer
+from dfolora.problems.objectives import cross_entropy
+from dfolora.settings.config import BenchConfig
 
 RELATIVE_STEP = 0.5  # a candidate's change of a module's output, in units of that output
 AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}  # of the scores' scale
@@ -273,7 +273,7 @@ def _rank_agreement(
     labels = torch.cat([cases.labels(rows, seed) for seed, rows in enumerate(batches)]).to(own.device)
     taus = []
     for layer, factors in candidates.items():
-        exact = torch.cat([engine.scores(layer, factors) for engine in engines], 1)
+        exact = torch.cat([engine.scores(factors) for engine in engines], 1)
         ours = layerwise.score(layer, factors)
         taus.append(measure.kendall_tau(cross_entropy(ours, labels), cross_entropy(exact, labels)))
     return statistics.mean(taus)

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from dfolora.engine import Rows
-from dfolora.models import Kind, LanguageModel
+from dfolora.models.load import Kind, LanguageModel
 
 PAD, MASK, FIRST_WORD = 1, 4, 5  # token ids of RoBERTa's layout; any would do
 LABEL_TOKENS = (205, 372)

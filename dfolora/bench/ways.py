@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dfolora.adapter import Adapter, Factors
 from dfolora.engine import Engine, Levers, Rows, SequentialEngine
 from dfolora.engine.patch import Forward
+from dfolora.models.adapter import Adapter, Factors
 
 
 @dataclass
@@ -87,11 +87,11 @@ class MixedBatchEngine(Engine):
         adapter.peft_model.requires_grad_(False)
 
     @torch.inference_mode()
-    def scores(self, layer: int | None, factors: Factors, examples: Tensor | None = None) -> Tensor:
-        for index, own in enumerate(self.adapter.layers):
-            for name, module in own.modules.items():
+    def scores(self, factors: Factors, examples: Tensor | None = None) -> Tensor:
+        for layer in self.adapter.layers:
+            for name, module in layer.modules.items():
                 for p, candidate in enumerate(self._names):
-                    a, b = module.factors() if index != layer else (part[p] for part in factors[name])
+                    a, b = (part[p] for part in factors[name]) if name in factors else module.factors()
                     module.lora.lora_A[candidate].weight.copy_(a)
                     module.lora.lora_B[candidate].weight.copy_(b)
         rows, population = self.rows, len(self._names)
@@ -122,7 +122,7 @@ def ways(
     """
 
     def over(engines: Sequence[Engine]) -> Callable[[int | None, Factors], Tensor]:
-        return lambda layer, factors: torch.cat([engine.scores(layer, factors) for engine in engines], 1)
+        return lambda layer, factors: torch.cat([engine.scores(factors) for engine in engines], 1)
 
     def everywhere(layer: int, factors: Factors) -> Factors:
         """Factors of all layers: the incumbents, but for one layer."""

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfolora.adapter import Adapter, Factors
 from dfolora.engine import memory
 from dfolora.engine.blocks import BlockOrder, Prefix
 from dfolora.engine.levers import Levers
@@ -27,6 +26,7 @@ from dfolora.engine.patch import Forward, patched
 from dfolora.engine.readout import Readout
 from dfolora.engine.rows import Rows, buckets
 from dfolora.engine.trials import RowInputs, shared_maps
+from dfolora.models.adapter import Adapter, Factors
 
 # What one more forward costs, in tokens: the price of another length bucket.
 LAUNCH_TOKENS = {"cpu": 16, "cuda": 512}
@@ -96,12 +96,12 @@ class Engine:
         self._buckets = [_Bucket(index, layout, Prefix(0, {}), []) for index, layout in layouts]
 
     @torch.inference_mode()
-    def scores(self, layer: int | None, factors: Factors, examples: Tensor | None = None) -> Tensor:
+    def scores(self, factors: Factors, examples: Tensor | None = None) -> Tensor:
         """Score a population.
 
         Args:
-            layer: the layer that the factors belong to, all others at their incumbents; None: factors of any layers.
-            factors: module name -> (A (P, r, in), B (P, out, r)).
+            factors: module name -> (A (P, r, in), B (P, out, r)), of any modules; all others are at their incumbents.
+                Blocks below the lowest one touched run once for all candidates.
             examples: (n,) int64, a minibatch: which examples to score, each once; None: all N in their order. The
                 prefix cache is kept for all of them, so that another minibatch finds it.
 
@@ -109,12 +109,19 @@ class Engine:
             (P, N or n, C) float32; -inf for classes that an example does not have.
         """
         population = next(iter(factors.values()))[0].shape[0]
-        return self._all_buckets(layer, self._cast(factors), population, examples)
+        return self._all_buckets(self._only_layer(factors), self._cast(factors), population, examples)
 
     @torch.inference_mode()
     def incumbent_scores(self, examples: Tensor | None = None) -> Tensor:
         """(N or n, C) float32: class scores with every layer at its incumbent; ``examples`` as for ``scores``."""
         return self._all_buckets(None, {}, 1, examples)[0]
+
+    def _only_layer(self, factors: Factors) -> int | None:
+        """The one layer that the factors belong to; None where they belong to several."""
+        touched = {
+            index for index, layer in enumerate(self.adapter.layers) if not factors.keys().isdisjoint(layer.modules)
+        }
+        return touched.pop() if len(touched) == 1 else None
 
     def running(self, factors: Factors, copies: int) -> AbstractContextManager[None]:
         """Within it a call of the model, whole, is ``copies`` candidates on rows in candidate-major order.

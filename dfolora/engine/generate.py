@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from dfolora.adapter import Factors
 from dfolora.engine import memory
 from dfolora.engine.engine import LAUNCH_TOKENS, Engine
 from dfolora.engine.rows import buckets
+from dfolora.models.adapter import Factors
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfolora.adapter import LoraModule
+from dfolora.models.adapter import LoraModule
 
 
 def population_forward(module: LoraModule, a: Tensor, b: Tensor, shared_input: bool) -> Callable[..., Tensor]:

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfolora.adapter import Adapter
 from dfolora.engine.levers import Levers
 from dfolora.engine.patch import Forward, patched
 from dfolora.engine.readout import Readout
 from dfolora.engine.rows import Choices, Rows
+from dfolora.models.adapter import Adapter
 
 _TOLERANCE, _LOW_PRECISION = {torch.float32: 1e-4}, 0.03  # of the readings' scale
 # What the adapted outputs (query and key) are multiplied by in the two trials. Where a softmax has made up its mind,

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from dfolora.adapter import Adapter, Factors
 from dfolora.engine.engine import Engine
 from dfolora.engine.levers import Levers
 from dfolora.engine.rows import Rows
+from dfolora.models.adapter import Adapter, Factors
 
 
 class SequentialEngine(Engine):
@@ -26,7 +26,7 @@ class SequentialEngine(Engine):
         super().__init__(adapter, rows, chunk_tokens, Levers.none())
 
     @torch.inference_mode()
-    def scores(self, layer: int | None, factors: Factors, examples: Tensor | None = None) -> Tensor:
+    def scores(self, factors: Factors, examples: Tensor | None = None) -> Tensor:
         """As ``Engine.scores``; the incumbents are what they were when it returns."""
         rows = self._rows_of(examples)
         readings = []

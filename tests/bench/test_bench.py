@@ -12,9 +12,9 @@ from tiny_models import Command, csv_files, model
 
 from dfolora.bench import CASES, bench, measure
 from dfolora.bench.cases import FEWGLUE_LENGTHS, SHAPES, batch
-from dfolora.config import BenchConfig
 from dfolora.engine import Engine
 from dfolora.errors import UserError
+from dfolora.settings.config import BenchConfig
 
 ROWS = {"pure", "layerwise", "joint", "sequential", "mixed-batch"}
 KEYS = {
@@ -55,7 +55,7 @@ def test_rows_that_differ_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(
         Engine,
         "scores",
-        lambda self, layer, factors: plain(self, layer, factors) * (1.1 if type(self) is Engine else 1),
+        lambda self, factors: plain(self, factors) * (1.1 if type(self) is Engine else 1),
     )
     with pytest.raises(UserError, match="layerwise gives other class scores"):
         bench(BenchConfig(shape="roberta12", examples=2, tokens=6, population=2, repetitions=1, layers="3"))

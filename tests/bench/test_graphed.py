@@ -59,7 +59,7 @@ def test_a_replay_reads_the_candidate_that_was_written(recorded: None, name: str
     for layer in (1, None):
         factors = candidates(adapter, layer, 3, seed=5)
         expected = one_by_one(adapter, rows, factors)
-        assert farthest(engine.scores(layer, factors), expected) < 1e-4 * float(expected.abs().max())
+        assert farthest(engine.scores(factors), expected) < 1e-4 * float(expected.abs().max())
     assert engine.forwards == 6 + 4  # the first calls and the recording
 
 

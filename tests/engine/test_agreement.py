@@ -7,8 +7,8 @@ import torch
 from models_zoo import READINGS, ZOO, attached, candidates, cases, sentence_rows, word_rows
 from plain_reading import farthest, one_by_one, plain_scores, spread
 
-from dfolora.adapter import Adapter
 from dfolora.engine import Engine, Levers, Rows
+from dfolora.models.adapter import Adapter
 
 TOLERANCE = 1e-4
 FEW = ["roberta", "gpt2", "t5", "bert-encoder"]
@@ -21,7 +21,7 @@ def rows_of(name: str) -> Rows:
 def agrees(adapter: Adapter, engine: Engine, rows: Rows, layer: int | None, population: int, seed: int = 0) -> None:
     factors = candidates(adapter, layer, population, seed)
     expected = one_by_one(adapter, rows, factors)
-    scores = engine.scores(layer, factors)
+    scores = engine.scores(factors)
     assert scores.dtype == torch.float32
     error, scale = farthest(scores, expected), float(expected[expected.isfinite()].abs().max())
     assert error < TOLERANCE * scale, f"layer {layer}"
@@ -59,7 +59,7 @@ def test_one_example(name: str, length: int) -> None:
     engine = Engine(adapter, rows)
     for layer in (0, 1, None):
         factors = candidates(adapter, layer, 3)
-        assert farthest(engine.scores(layer, factors), one_by_one(adapter, rows, factors)) < 1e-4
+        assert farthest(engine.scores(factors), one_by_one(adapter, rows, factors)) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["gpt2", "roberta", "llama", "gpt_neox"])
@@ -94,7 +94,7 @@ def test_factors_expanded_over_the_population(name: str, side: str) -> None:
             for key, (a, b) in candidates(adapter, layer, 4).items()
         }
         expected = one_by_one(adapter, rows, factors)
-        scores = Engine(adapter, rows).scores(layer, factors)
+        scores = Engine(adapter, rows).scores(factors)
         assert farthest(scores, expected) < TOLERANCE * float(expected.abs().max())
         assert spread(expected) > 1e-3
 
@@ -118,13 +118,13 @@ def test_candidates_are_not_interchangeable(name: str, layer: int | None) -> Non
     adapter, rows = attached(name), rows_of(name)
     engine = Engine(adapter, rows, chunk_tokens=100)
     factors = candidates(adapter, layer, 5)
-    scores, expected = engine.scores(layer, factors), one_by_one(adapter, rows, factors)
+    scores, expected = engine.scores(factors), one_by_one(adapter, rows, factors)
     tolerance = TOLERANCE * float(expected.abs().max())
     order = [1, 2, 3, 4, 0]
-    permuted = engine.scores(layer, {key: (a[order], b[order]) for key, (a, b) in factors.items()})
+    permuted = engine.scores({key: (a[order], b[order]) for key, (a, b) in factors.items()})
     assert all(farthest(permuted[p], expected[p]) > 10 * tolerance for p in range(5))
     assert farthest(permuted, expected[order]) < tolerance
-    zeroed = engine.scores(layer, {key: (a, torch.zeros_like(b)) for key, (a, b) in factors.items()})
+    zeroed = engine.scores({key: (a, torch.zeros_like(b)) for key, (a, b) in factors.items()})
     assert all(farthest(zeroed[p], scores[p]) > 10 * tolerance for p in range(5))
     assert farthest(zeroed[0].expand_as(zeroed), zeroed) < tolerance
 
@@ -135,12 +135,12 @@ def test_a_nudge_stays_with_its_candidate(name: str, layer: int | None) -> None:
     adapter, rows = attached(name), rows_of(name)
     engine = Engine(adapter, rows, chunk_tokens=100)
     factors = candidates(adapter, layer, 5)
-    before = engine.scores(layer, factors)
+    before = engine.scores(factors)
     noise = candidates(adapter, layer, 1, seed=9, size=0.05)
     for key, (a, b) in factors.items():
         a[3] += noise[key][0][0]
         b[3] += noise[key][1][0]
-    after = engine.scores(layer, factors)
+    after = engine.scores(factors)
     assert farthest(after[3], before[3]) > 1e-3 * float(before.abs().max())
     others = [0, 1, 2, 4]
     assert farthest(after[others], before[others]) < 1e-6 * float(before.abs().max())
@@ -150,7 +150,7 @@ def test_a_nudge_stays_with_its_candidate(name: str, layer: int | None) -> None:
 def test_a_wrong_mask_is_noticed(name: str) -> None:
     adapter, rows = attached(name), rows_of(name)
     factors = candidates(adapter, 1, 2)
-    scores = Engine(adapter, rows).scores(1, factors)
+    scores = Engine(adapter, rows).scores(factors)
     mask = rows.inputs["attention_mask"]
     wrong = mask.clone()
     wrong[:, 1] = 0
@@ -168,7 +168,7 @@ def test_bfloat16_keeps_the_order(layer: int | None) -> None:
     adapter.model.bfloat16()
     rows = word_rows("causal")
     factors = {key: (a.bfloat16(), b.bfloat16()) for key, (a, b) in candidates(adapter, layer, 8, size=0.5).items()}
-    scores = Engine(adapter, rows).scores(layer, factors)
+    scores = Engine(adapter, rows).scores(factors)
     assert scores.dtype == torch.float32
     adapter.model.float()
     expected = one_by_one(adapter, rows, {key: (a.float(), b.float()) for key, (a, b) in factors.items()})

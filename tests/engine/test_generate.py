@@ -7,8 +7,8 @@ import torch
 import transformers
 from models_zoo import PAD, VOCABULARY, attached, candidates, sequences, word_rows
 
-from dfolora.adapter import Adapter, Factors
 from dfolora.engine import Engine, Generator, SequentialEngine
+from dfolora.models.adapter import Adapter, Factors
 
 ARCHITECTURES = ["gpt2", "opt", "llama", "qwen3", "gemma3", "phi3", "gpt_neox"]
 NEW = 5

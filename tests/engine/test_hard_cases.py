@@ -11,10 +11,10 @@ from models_zoo import VOCABULARY, ZOO, NoTokenizer, attached, candidates, word_
 from plain_reading import farthest, one_by_one
 from torch import nn
 
-from dfolora import adapter as adapters
-from dfolora.adapter import Adapter
 from dfolora.engine import Engine, Rows, memory
-from dfolora.models import LanguageModel
+from dfolora.models import adapter as adapters
+from dfolora.models.adapter import Adapter
+from dfolora.models.load import LanguageModel
 
 TWO_HEADS = {
     "t5": {"num_heads": 2, "d_kv": 16},
@@ -43,7 +43,7 @@ def error(adapter: Adapter, rows: Rows, layer: int, seed: int = 0) -> float:
     """Of the scores' scale."""
     factors = candidates(adapter, layer, 3, seed=seed)
     expected = one_by_one(adapter, rows, factors)
-    return farthest(Engine(adapter, rows).scores(layer, factors), expected) / float(expected.abs().max())
+    return farthest(Engine(adapter, rows).scores(factors), expected) / float(expected.abs().max())
 
 
 @pytest.mark.parametrize("name", TWO_HEADS)

@@ -25,9 +25,9 @@ def rows_of(name: str, lengths: tuple[int, ...] = (12, 7, 9, 5, 12, 10)) -> Rows
 
 
 def operations(engine: Engine, layer: int, factors: Any) -> int:
-    engine.scores(layer, factors)  # what is found out at the first time is no part of it
+    engine.scores(factors)  # what is found out at the first time is no part of it
     with FlopCounterMode(display=False) as counter:
-        engine.scores(layer, factors)
+        engine.scores(factors)
     return counter.get_total_flops()
 
 
@@ -39,9 +39,7 @@ def test_scores_stay_without_it(name: str, lever: str) -> None:
     for layer in (0, 2, None):
         factors = candidates(adapter, layer, 3)
         expected = one_by_one(adapter, rows, factors)
-        assert farthest(engine.scores(layer, factors), expected) < 1e-4 * float(
-            expected[expected.isfinite()].abs().max()
-        )
+        assert farthest(engine.scores(factors), expected) < 1e-4 * float(expected[expected.isfinite()].abs().max())
 
 
 @pytest.mark.parametrize("lever", ["prefix", "shared", "label_columns", "last_block", "buckets", "padding_free"])
@@ -66,9 +64,9 @@ def test_a_batch_without_padding_runs_without_a_mask() -> None:
         ((8, 7, 8), Levers(buckets=False), True),
     ):
         engine = Engine(adapter, rows_of("roberta", lengths), levers=levers)
-        engine.scores(1, candidates(adapter, 1, 2))  # looks for what can be shared, once
+        engine.scores(candidates(adapter, 1, 2))  # looks for what can be shared, once
         seen.clear()
-        engine.scores(1, candidates(adapter, 1, 2))
+        engine.scores(candidates(adapter, 1, 2))
         assert set(seen) == {expected}
 
 
@@ -94,9 +92,9 @@ def test_the_last_attention_has_one_query(name: str, monkeypatch: pytest.MonkeyP
         queries.append(query.shape[2])
         return plain(query, *args, **kwargs)
 
-    engine.scores(0, factors)
+    engine.scores(factors)
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", look)
-    engine.scores(0, factors)
+    engine.scores(factors)
     depth = len(engine.order.blocks)
     last = queries[depth - 1 :: depth]
     config = adapter.model.config
@@ -112,12 +110,12 @@ def test_attention_functions_are_put_back(padding_free: bool, monkeypatch: pytes
     engine = Engine(adapter, rows_of("roberta"), levers=Levers(padding_free=padding_free))
     factors = candidates(adapter, 0, 2)
     own = ALL_ATTENTION_FUNCTIONS["sdpa"]
-    engine.scores(0, factors)
+    engine.scores(factors)
     assert "sdpa" not in ALL_ATTENTION_FUNCTIONS._local_mapping
     calls = []
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", lambda *a, **k: (calls.append(1), own(*a, **k))[1])
     users = ALL_ATTENTION_FUNCTIONS["sdpa"]
-    engine.scores(0, factors)
+    engine.scores(factors)
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is users
     assert bool(calls) is not padding_free  # which has an attention of its own
 
@@ -147,11 +145,11 @@ def test_a_resumed_run_makes_no_embeddings(name: str) -> None:
 
     embeddings = adapter.model.get_input_embeddings()
     factors = candidates(adapter, 1, 2)
-    engine.scores(1, factors)
+    engine.scores(factors)
     with patched([count(embeddings)]):
-        engine.scores(1, factors)
+        engine.scores(factors)
         assert not calls
-        engine.scores(0, candidates(adapter, 0, 2))
+        engine.scores(candidates(adapter, 0, 2))
         assert calls
 
 
@@ -162,7 +160,7 @@ def test_one_at_a_time(name: str) -> None:
     before = [part.clone() for layer in adapter.layers for m in layer.modules.values() for part in m.factors()]
     for layer in (1, None) if len(adapter.layers) > 1 else (0, None):
         factors = candidates(adapter, layer, 3)
-        assert farthest(engine.scores(layer, factors), one_by_one(adapter, rows, factors)) < 1e-5
+        assert farthest(engine.scores(factors), one_by_one(adapter, rows, factors)) < 1e-5
     after = [part for layer in adapter.layers for m in layer.modules.values() for part in m.factors()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert engine.forwards == 6

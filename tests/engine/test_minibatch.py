@@ -21,7 +21,7 @@ def test_scores_of_some_examples(name: str, reading: str) -> None:
         for layer in (0, len(adapter.layers) - 1, None):
             factors = candidates(adapter, layer, 3)
             expected = one_by_one(adapter, rows, factors)[:, examples]
-            scores = engine.scores(layer, factors, examples)
+            scores = engine.scores(factors, examples)
             width = scores.shape[2]  # classes that none of them has are left out
             assert expected[:, :, width:].isinf().all()
             scale = float(expected[expected.isfinite()].abs().max())
@@ -32,9 +32,9 @@ def test_the_prefix_is_kept_for_all_examples() -> None:
     adapter, rows = attached("roberta"), READINGS["words"](ZOO["roberta"][0])
     engine = Engine(adapter, rows)
     factors, depth = candidates(adapter, 2, 4), len(engine.order.blocks)
-    engine.scores(2, factors, torch.tensor([0]))
+    engine.scores(factors, torch.tensor([0]))
     for example in range(1, len(rows.classes)):
         engine.reset_counts()
-        engine.scores(2, factors, torch.tensor([example]))
+        engine.scores(factors, torch.tensor([example]))
         length = int(engine.rows.lengths[engine.rows.owner[:, 0] == example])
         assert engine.token_layers == 4 * length * (depth - 2)

@@ -12,11 +12,11 @@ from models_zoo import ZOO, attached, candidates, choice_rows, inputs_of, padded
 from plain_reading import farthest, one_by_one, plain_scores, read, spread
 from torch import nn
 
-from dfolora.adapter import Adapter
 from dfolora.engine import Engine, Levers, Rows, SequentialEngine
 from dfolora.engine.packing import model_inputs, share_prompts
-from dfolora.gradient import Gradient
-from dfolora.objectives import cross_entropy
+from dfolora.methods.gradient import Gradient
+from dfolora.models.adapter import Adapter
+from dfolora.problems.objectives import cross_entropy
 
 CAUSAL = [name for name, (kind, *_) in ZOO.items() if kind == "causal"]
 WINDOWED = {"gemma3", "gemma2"}  # in the zoo four tokens see each other
@@ -47,15 +47,15 @@ def story_rows(
 def agrees(adapter: Adapter, engine: Engine, rows: Rows, layer: int | None, population: int = 3) -> None:
     factors = candidates(adapter, layer, population)
     expected = one_by_one(adapter, rows, factors)
-    error = farthest(engine.scores(layer, factors), expected)
+    error = farthest(engine.scores(factors), expected)
     assert error < 1e-4 * float(expected[expected.isfinite()].abs().max())
     assert spread(expected) > 100 * error
 
 
 def cost(engine: Engine, layer: int | None, factors: Any) -> int:
-    engine.scores(layer, factors)
+    engine.scores(factors)
     engine.reset_counts()
-    engine.scores(layer, factors)
+    engine.scores(factors)
     return engine.token_layers
 
 
@@ -103,8 +103,8 @@ def test_some_examples() -> None:
     for layer in (0, 2, None):
         factors = candidates(adapter, layer, 3)
         expected = one_by_one(adapter, rows, factors)[:, examples]
-        assert farthest(engine.scores(layer, factors, examples), expected) < 1e-3
-        assert farthest(SequentialEngine(adapter, rows).scores(layer, factors, examples), expected) < 1e-4
+        assert farthest(engine.scores(factors, examples), expected) < 1e-3
+        assert farthest(SequentialEngine(adapter, rows).scores(factors, examples), expected) < 1e-4
 
 
 def test_choices_of_one_token_end_in_one_query() -> None:
@@ -311,7 +311,7 @@ def test_bfloat16() -> None:
     adapter.model.bfloat16()
     factors = {key: (a.bfloat16(), b.bfloat16()) for key, (a, b) in candidates(adapter, 1, 3).items()}
     engine = Engine(adapter, rows)
-    scores = engine.scores(1, factors)
+    scores = engine.scores(factors)
     assert engine.rows.count == 3
     adapter.model.float()
     expected = one_by_one(adapter, rows, {key: (a.float(), b.float()) for key, (a, b) in factors.items()})

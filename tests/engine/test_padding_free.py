@@ -11,9 +11,9 @@ from plain_reading import farthest, one_by_one
 from test_hard_cases import other
 from torch._subclasses import FakeTensorMode
 
-from dfolora.adapter import Adapter
 from dfolora.engine import Engine, Levers, Rows
 from dfolora.engine.padding_free import PaddingFree
+from dfolora.models.adapter import Adapter
 
 # An attention of its own, a bias in it, a window shorter than the text, an encoder and a decoder.
 REFUSED = {"deberta", "mpnet", "mpnet-mlm", "falcon", "gemma2", "gemma3", "t5", "bart"}
@@ -40,11 +40,11 @@ def test_only_real_tokens_are_computed(name: str) -> None:
     adapter = attached(name)
     rows = READINGS["label sentences" if name == "bert-encoder" else "words"](ZOO[name][0])
     engine = Engine(adapter, rows)
-    engine.scores(1, candidates(adapter, 1, 5))
+    engine.scores(candidates(adapter, 1, 5))
     depth = len(engine.order.blocks)
     assert engine.token_layers == int(rows.lengths.sum()) * (1 + 5 * (depth - 1))  # the block below once
     engine.reset_counts()
-    engine.scores(None, candidates(adapter, None, 5))
+    engine.scores(candidates(adapter, None, 5))
     assert engine.token_layers == int(rows.lengths.sum()) * 5 * depth
 
 
@@ -69,7 +69,7 @@ def test_an_adapted_map_behind_one_that_gives_answers_only_is_refused() -> None:
     adapter, rows = attached("llama", targets=("q_proj", "down_proj")), word_rows("causal")
     assert not runs_without_padding(adapter, rows)
     factors = candidates(adapter, 1, 3)
-    scores, expected = Engine(adapter, rows).scores(1, factors), one_by_one(adapter, rows, factors)
+    scores, expected = Engine(adapter, rows).scores(factors), one_by_one(adapter, rows, factors)
     assert farthest(scores, expected) < 1e-4 * float(expected.abs().max())
 
 
@@ -120,11 +120,11 @@ def test_a_device_without_a_kernel_pads(monkeypatch: pytest.MonkeyPatch) -> None
     assert not runs_without_padding(adapter, rows)
     factors = candidates(adapter, 1, 3)
     expected = one_by_one(adapter, rows, factors)
-    assert farthest(Engine(adapter, rows).scores(1, factors), expected) < 1e-4 * float(expected.abs().max())
+    assert farthest(Engine(adapter, rows).scores(factors), expected) < 1e-4 * float(expected.abs().max())
 
 
 def test_the_scores_are_those_of_padded_rows() -> None:
     adapter, rows = attached("qwen3"), word_rows("causal")
     factors = candidates(adapter, None, 4)
-    without = Engine(adapter, rows, levers=Levers(padding_free=False)).scores(None, factors)
-    assert farthest(Engine(adapter, rows).scores(None, factors), without) < 1e-5 * float(without.abs().max())
+    without = Engine(adapter, rows, levers=Levers(padding_free=False)).scores(factors)
+    assert farthest(Engine(adapter, rows).scores(factors), without) < 1e-5 * float(without.abs().max())

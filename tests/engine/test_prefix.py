@@ -10,9 +10,9 @@ import torch
 from models_zoo import ZOO, attached, candidates, sentence_rows, word_rows
 from plain_reading import farthest, one_by_one, plain_scores
 
-from dfolora.adapter import Adapter
 from dfolora.engine import Engine, Rows
 from dfolora.engine.patch import patched
+from dfolora.models.adapter import Adapter
 
 NAMES = ["roberta", "modernbert", "gpt2", "gemma3", "t5", "bart", "mpnet", "albert"]
 
@@ -45,13 +45,11 @@ def test_an_ascending_sweep_costs_the_blocks_above(name: str) -> None:
         factors = candidates(adapter, layer, population)
         advance = 0 if layer == 0 else tokens  # one more block, once, on plain rows
         resumed = population * tokens * (depth - layer)
-        assert cost(engine, lambda f=factors, at=layer: engine.scores(at, f)) == advance + resumed
+        assert cost(engine, lambda f=factors, at=layer: engine.scores(f)) == advance + resumed
         # A second generation of the same layer finds the prefix where it needs it.
-        assert cost(engine, lambda f=factors, at=layer: engine.scores(at, f)) == resumed
+        assert cost(engine, lambda f=factors, at=layer: engine.scores(f)) == resumed
         adapter.write(layer, candidates(adapter, layer, 1, seed=50 + layer))
-    assert (
-        cost(engine, lambda: engine.scores(None, candidates(adapter, None, population))) == population * tokens * depth
-    )
+    assert cost(engine, lambda: engine.scores(candidates(adapter, None, population))) == population * tokens * depth
     assert cost(engine, engine.incumbent_scores) == tokens * depth
     engine.reset_counts()
     assert (engine.token_layers, engine.forwards) == (0, 0)
@@ -62,10 +60,10 @@ def test_a_second_sweep_starts_over() -> None:
     engine = Engine(adapter, word_rows("masked"))
     tokens = padded_tokens(engine)
     top, bottom = candidates(adapter, 2, 2), candidates(adapter, 0, 2)
-    assert cost(engine, lambda: engine.scores(2, top)) == tokens * 2 + 2 * tokens
-    assert cost(engine, lambda: engine.scores(0, bottom)) == 2 * tokens * 3
-    assert cost(engine, lambda: engine.scores(2, top)) == tokens * 2 + 2 * tokens  # descended: nothing kept
-    assert cost(engine, lambda: engine.scores(2, top)) == 2 * tokens
+    assert cost(engine, lambda: engine.scores(top)) == tokens * 2 + 2 * tokens
+    assert cost(engine, lambda: engine.scores(bottom)) == 2 * tokens * 3
+    assert cost(engine, lambda: engine.scores(top)) == tokens * 2 + 2 * tokens  # descended: nothing kept
+    assert cost(engine, lambda: engine.scores(top)) == 2 * tokens
 
 
 def test_encoder_and_decoder_tokens_are_counted_apart() -> None:
@@ -73,15 +71,15 @@ def test_encoder_and_decoder_tokens_are_counted_apart() -> None:
     rows = word_rows("seq2seq")
     engine = Engine(adapter, rows)
     encoder, decoder = padded_tokens(engine), rows.inputs["decoder_input_ids"].numel()
-    assert cost(engine, lambda: engine.scores(0, candidates(adapter, 0, 3))) == 3 * (2 * encoder + 2 * decoder)
-    assert cost(engine, lambda: engine.scores(3, candidates(adapter, 3, 3))) == 2 * encoder + decoder + 3 * decoder
+    assert cost(engine, lambda: engine.scores(candidates(adapter, 0, 3))) == 3 * (2 * encoder + 2 * decoder)
+    assert cost(engine, lambda: engine.scores(candidates(adapter, 3, 3))) == 2 * encoder + decoder + 3 * decoder
 
 
 def test_shared_weights_run_whole() -> None:
     adapter = attached("albert")
     engine = Engine(adapter, word_rows("masked"))
     assert not engine.order.resumable
-    assert cost(engine, lambda: engine.scores(0, candidates(adapter, 0, 3))) == 3 * padded_tokens(engine) * 3
+    assert cost(engine, lambda: engine.scores(candidates(adapter, 0, 3))) == 3 * padded_tokens(engine) * 3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,19 +88,19 @@ def test_writing_below_invalidates(name: str) -> None:
     engine = Engine(adapter, rows)
     top = len(adapter.layers) - 1
     factors = candidates(adapter, top, 3)
-    before = engine.scores(top, factors)
-    assert farthest(before, engine.scores(top, factors)) == 0
+    before = engine.scores(factors)
+    assert farthest(before, engine.scores(factors)) == 0
     for layer in range(top):
         adapter.write(layer, candidates(adapter, layer, 1, seed=70 + layer, size=0.6))
-        after = engine.scores(top, factors)
+        after = engine.scores(factors)
         expected = one_by_one(adapter, rows, factors)
         assert farthest(after, expected) < 1e-4 * float(expected[expected.isfinite()].abs().max())
         assert farthest(after, before) > 3 * farthest(after, expected)
         before = after
     if top:
         adapter.clear()
-        assert farthest(engine.scores(top, factors), one_by_one(adapter, rows, factors)) < 1e-4 * 20
-        assert farthest(engine.scores(top, factors), before) > 1e-3
+        assert farthest(engine.scores(factors), one_by_one(adapter, rows, factors)) < 1e-4 * 20
+        assert farthest(engine.scores(factors), before) > 1e-3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -114,9 +112,7 @@ def test_layers_in_random_order_with_writes(name: str) -> None:
         layer = draw.choice([*range(len(adapter.layers)), None])
         factors = candidates(adapter, layer, 2, seed=step)
         expected = one_by_one(adapter, rows, factors)
-        assert farthest(engine.scores(layer, factors), expected) < 1e-4 * float(
-            expected[expected.isfinite()].abs().max()
-        )
+        assert farthest(engine.scores(factors), expected) < 1e-4 * float(expected[expected.isfinite()].abs().max())
         if layer is not None and draw.random() < 0.6:
             adapter.write(layer, candidates(adapter, layer, 1, seed=step + 20))
 
@@ -128,7 +124,7 @@ def test_the_model_is_left_as_it_was(name: str) -> None:
     state = {key: value.clone() for key, value in adapter.peft_model.state_dict().items()}
     engine = Engine(adapter, rows)
     for layer in (len(adapter.layers) - 1, 0, None):
-        engine.scores(layer, candidates(adapter, layer, 2))
+        engine.scores(candidates(adapter, layer, 2))
     assert leftovers(adapter) == []
     assert farthest(plain_scores(adapter, rows), before) == 0
     assert all(torch.equal(value, state[key]) for key, value in adapter.peft_model.state_dict().items())
@@ -141,7 +137,7 @@ def test_an_exception_inside_a_forward_leaves_no_trace(name: str, layer: int | N
     engine = Engine(adapter, rows)
     before = plain_scores(adapter, rows)
     factors = candidates(adapter, layer, 2)
-    expected = engine.scores(layer, factors)
+    expected = engine.scores(factors)
     adapter.write(0, adapter.read(0))  # so that the prefix has to be computed again
 
     def fail(*_: Any) -> None:
@@ -152,11 +148,11 @@ def test_an_exception_inside_a_forward_leaves_no_trace(name: str, layer: int | N
         with pytest.raises(RuntimeError, match="lights"):
             engine.incumbent_scores()
         with pytest.raises(RuntimeError, match="lights"):
-            engine.scores(layer, factors)
+            engine.scores(factors)
         handle.remove()
         assert leftovers(adapter) == []
     assert farthest(plain_scores(adapter, rows), before) == 0
-    assert farthest(engine.scores(layer, factors), expected) == 0
+    assert farthest(engine.scores(factors), expected) == 0
 
 
 def test_patched_puts_back_what_was_there() -> None:

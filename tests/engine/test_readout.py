@@ -35,7 +35,7 @@ def test_label_words(name: str) -> None:
     watch = HeadWatch(adapter.model)
     population = 5
     factors = candidates(adapter, 0, population)
-    scores = engine.scores(0, factors)
+    scores = engine.scores(factors)
     watch.handle.remove()
     assert sum(shape[0] * shape[1] for shape in watch.inputs) == population * rows.count  # one position per row
     assert all(len(shape) == 3 for shape in watch.inputs)
@@ -50,7 +50,7 @@ def test_choices_keep_the_vocabulary_at_answer_positions(name: str) -> None:
     adapter, rows = attached(name), choice_rows(ZOO[name][0])
     engine = Engine(adapter, rows, chunk_tokens=100)
     watch = HeadWatch(adapter.model)
-    engine.scores(None, candidates(adapter, None, 2))
+    engine.scores(candidates(adapter, None, 2))
     watch.handle.remove()
     answer_positions = rows.positions.shape[1]
     assert sum(shape[0] * shape[1] for shape in watch.inputs) == 2 * rows.count * answer_positions
@@ -99,7 +99,7 @@ def test_a_way_that_gives_other_numbers_is_not_taken() -> None:
     engine = Engine(adapter, rows)
     assert (engine.readout.backbone, engine.readout.cut_head) == (None, False)
     factors = candidates(adapter, 1, 3)
-    assert torch.allclose(engine.scores(1, factors).double(), one_by_one(adapter, rows, factors), rtol=1e-4, atol=1e-5)
+    assert torch.allclose(engine.scores(factors).double(), one_by_one(adapter, rows, factors), rtol=1e-4, atol=1e-5)
 
 
 def test_reading_by_hand() -> None:

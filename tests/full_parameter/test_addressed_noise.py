@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dfolora.full_parameter import noise
-from dfolora.full_parameter.noise import ROUNDING, Address, normal, philox_halves, uniform
+from dfolora.methods.full_parameter import noise
+from dfolora.methods.full_parameter.noise import ROUNDING, Address, normal, philox_halves, uniform
 
 CPU = torch.device("cpu")
 HERE = Address(seed=5, step=7, probe=3, parameter=11)

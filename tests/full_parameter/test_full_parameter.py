@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from toy_valley import DTYPES, LABELS, METHODS, Valley, causal, direction, flat, memory, same
 
 from dfolora.bench.measure import peak_bytes
-from dfolora.full_parameter import FullParameter, rows_loss
-from dfolora.models import LanguageModel
-from dfolora.objectives import cross_entropy, hinge
+from dfolora.methods.full_parameter import FullParameter, rows_loss
+from dfolora.models.load import LanguageModel
+from dfolora.problems.objectives import cross_entropy, hinge
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

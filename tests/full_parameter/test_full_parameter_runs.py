@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from toy_valley import DTYPES, METHODS, Valley, memory, same
 
 from dfolora.errors import UserError
-from dfolora.full_parameter import FullParameter, Log
+from dfolora.methods.full_parameter import FullParameter, Log
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from toy_valley import Valley, causal, direction, flat
 
-from dfolora.full_parameter import FullParameter
+from dfolora.methods.full_parameter import FullParameter
 
 # d times the squared cosine of the estimate with the gradient, to first order: for q-SPSA q, for MeZO-GV with a pool of
 # M and half of them best (E[mean of best - mean of rest])^2 / (4 / M) + 1 - what sorting takes of the variance: by

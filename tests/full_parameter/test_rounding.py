@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dfolora.full_parameter.rounding import DTYPES, bits, displace, replace, stochastic
+from dfolora.methods.full_parameter.rounding import DTYPES, bits, displace, replace, stochastic
 
 HALVES = [torch.bfloat16, torch.float16]
 

@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dfolora import adapter, jobs, models
-from dfolora.config import TuneConfig
-from dfolora.options import build
-from dfolora.scoring import Scorer
+from dfolora import api as jobs
+from dfolora.models import adapter
+from dfolora.models import load as models
+from dfolora.problems.encode import PromptEncoder
+from dfolora.settings.config import TuneConfig
+from dfolora.settings.options import build
 from dfolora.task import Task
 from dfolora.tasks import demo, get_task
 from dfolora.tasks import demo_language as language
@@ -93,8 +95,8 @@ def test_zero_shot_is_above_chance_and_well_below_what_the_model_can(task: Task)
         task.measure,
     )  # fmt: skip
     plain = adapter.attach(loaded)
-    assert 51 < jobs.score(plain, Scorer(loaded, task), test)["accuracy"] < 75
-    assert jobs.score(plain, Scorer(loaded, frank), test)["accuracy"] > 95
+    assert 51 < jobs.score(plain, PromptEncoder(loaded, task), test)["accuracy"] < 75
+    assert jobs.score(plain, PromptEncoder(loaded, frank), test)["accuracy"] > 95
 
 
 @pytest.mark.parametrize("task", TASKS, ids=NAMES)

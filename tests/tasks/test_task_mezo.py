@@ -16,11 +16,11 @@ from toy_scorers import scorer, text
 from toy_tokenizers import gpt2_like, roberta_like
 from transformers import PreTrainedTokenizerFast
 
-from dfolora import adapter as adapters
-from dfolora import models
 from dfolora.engine import Engine, SequentialEngine
 from dfolora.errors import UserError
-from dfolora.scoring import Scorer
+from dfolora.models import adapter as adapters
+from dfolora.models import load as models
+from dfolora.problems.encode import PromptEncoder
 from dfolora.task import Task
 from dfolora.tasks import get_task
 from dfolora.tasks.common import Source
@@ -117,7 +117,7 @@ def test_what_is_read(name: str, tmp_path: Path, long_gpt2: models.LanguageModel
     task = get_task(f"mezo/{name}")
     example = task.load("test", Source(data(tmp_path, name)))[0]
     prompt, options, label = READ[name]
-    it = Scorer(long_gpt2, task)
+    it = PromptEncoder(long_gpt2, task)
     decode = it.tokenizer.decode
     rows = it.encode([example])
     assert example.label == label
@@ -186,7 +186,7 @@ def test_sentencepiece_puts_no_space_behind_a_line_end() -> None:
     for template, expected in (("{text}?\n{mask}", ["Yes", "No"]), ("{text}? {mask}", ["▁Yes", "▁No"])):
         prompt = get_task("mezo/rte").prompts["causal"]
         task = Task("toy", (), {"causal": type(prompt)(template, ("Yes", "No"))}, load=list, measure=lambda *_: {})
-        it = Scorer(language_model, task)
+        it = PromptEncoder(language_model, task)
         assert wrapped.convert_ids_to_tokens(it.label_tokens) == expected
         ids = it.encode([text("the film")]).inputs["input_ids"][0].tolist()
         whole = wrapped("the film?\nYes" if "\n" in template else "the film? Yes")["input_ids"]
@@ -199,7 +199,7 @@ def test_sentencepiece_puts_no_space_behind_a_line_end() -> None:
 @pytest.mark.parametrize("name", ["record", "copa"])
 def test_the_prompt_is_shared(name: str, tmp_path: Path, long_gpt2: models.LanguageModel) -> None:
     task = get_task(f"mezo/{name}")
-    it = Scorer(long_gpt2, task)
+    it = PromptEncoder(long_gpt2, task)
     rows = it.encode(task.load("test", Source(data(tmp_path, name))))
     adapter = adapters.attach(it.language_model)
     engine, single = Engine(adapter, rows), SequentialEngine(adapter, rows)
@@ -246,4 +246,4 @@ def test_likelihood_needs_answers(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_other_kinds_are_refused() -> None:
     masked = scorer(roberta_like).language_model
     with pytest.raises(UserError, match="'mezo/rte' has no prompt for a masked model, only causal"):
-        Scorer(masked, get_task("mezo/rte"))
+        PromptEncoder(masked, get_task("mezo/rte"))

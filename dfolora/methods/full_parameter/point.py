@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dfolora.errors import UserError
-from dfolora.full_parameter.noise import ROUNDING, Address, normal, uniform
-from dfolora.full_parameter.rounding import DTYPES, Residue, bits, displace, replace, stochastic
+from dfolora.methods.full_parameter.noise import ROUNDING, Address, normal, uniform
+from dfolora.methods.full_parameter.rounding import DTYPES, Residue, bits, displace, replace, stochastic
 
 Weights = Mapping[int, float]
 CHUNK = {"cpu": 2**16, "cuda": 2**22}  # weights: what stays in cache, what fills a GPU

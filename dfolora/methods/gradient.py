@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfolora.adapter import Adapter
 from dfolora.engine import Engine, Rows
 from dfolora.engine.engine import LAUNCH_TOKENS
 from dfolora.engine.levers import Levers
 from dfolora.engine.memory import SHARE_OF_FREE, bytes_per_token, free_bytes
 from dfolora.engine.patch import patched
 from dfolora.engine.rows import buckets
-from dfolora.objectives import Objective
+from dfolora.models.adapter import Adapter
+from dfolora.problems.objectives import Objective
 
 
 @dataclass(frozen=True)

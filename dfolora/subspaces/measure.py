@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfolora.adapter import Adapter
 from dfolora.engine import Engine
-from dfolora.subspaces import Measured, Subspace
+from dfolora.models.adapter import Adapter
+from dfolora.subspaces.lora import Measured, Subspace
 
 MAX_TOKENS = 4096  # enough for the leading directions of any width, and a bound on memory
 

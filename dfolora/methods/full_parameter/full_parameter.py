@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from dfolora.errors import UserError, unknown
-from dfolora.full_parameter.log import NOISE, Log, Step, finite
-from dfolora.full_parameter.methods import METHODS, Estimate, Settings
-from dfolora.full_parameter.point import Point
+from dfolora.methods.full_parameter.log import NOISE, Log, Step, finite
+from dfolora.methods.full_parameter.methods import METHODS, Estimate, Settings
+from dfolora.methods.full_parameter.point import Point
 
 Loss = Callable[[], float | Tensor]
 

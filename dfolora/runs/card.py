@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from dfolora.config import TuneConfig
+from dfolora.settings.config import TuneConfig
 from dfolora.task import Prompt
 
 _CLASSES = {

@@ -17,19 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfolora import statistics
-from dfolora.adapter import Adapter, Factors
-from dfolora.answers import Answers
-from dfolora.config import TuneConfig
 from dfolora.engine import Engine, Rows, SequentialEngine
 from dfolora.errors import UserError
-from dfolora.objectives import Objective, cross_entropy, make_objective
+from dfolora.models.adapter import Adapter, Factors
 from dfolora.optimizers import Optimizer, make_optimizer
 from dfolora.optimizers.ahead import threads, threads_beside
-from dfolora.run import Generation, Run, checksum, finite
-from dfolora.scoring import Scorer
-from dfolora.selection import Selection
-from dfolora.subspaces import Measured, Subspace, subspace_class
+from dfolora.problems.answers import Answers
+from dfolora.problems.encode import PromptEncoder
+from dfolora.problems.objectives import Objective, cross_entropy, make_objective
+from dfolora.problems.selection import Selection
+from dfolora.runs.folder import Generation, Run, checksum, finite
+from dfolora.settings.config import TuneConfig
+from dfolora.subspaces import measure as statistics
+from dfolora.subspaces.lora import Measured, Subspace, subspace_class
 from dfolora.task import Example
 
 Progress = Callable[[Generation, Generation], None]
@@ -70,7 +70,12 @@ class Tuner:
     """
 
     def __init__(
-        self, adapter: Adapter, scorer: Scorer, train: Sequence[Example], dev: Sequence[Example], config: TuneConfig
+        self,
+        adapter: Adapter,
+        scorer: PromptEncoder,
+        train: Sequence[Example],
+        dev: Sequence[Example],
+        config: TuneConfig,
     ) -> None:
         self.adapter = adapter
         self.config = config
@@ -172,11 +177,9 @@ class Tuner:
         if self.answers is not None:
             return self.answers.losses(factors, batch)
         if batch is None:
-            return self.objective(self.engine.scores(place.layer, factors), self.labels).cpu()
+            return self.objective(self.engine.scores(factors), self.labels).cpu()
         objective = self._objective([self.train[i] for i in batch.tolist()])
-        return objective(
-            self.engine.scores(place.layer, factors, batch), self.labels[batch.to(self.labels.device)]
-        ).cpu()
+        return objective(self.engine.scores(factors, batch), self.labels[batch.to(self.labels.device)]).cpu()
 
     def _line(self, before: Generation, place: Place, z: Tensor, losses: Tensor, started: float) -> Generation:
         """The log's line for a generation that has just been told."""

@@ -5,8 +5,8 @@ one point that is moved chunk by chunk, ``methods`` are the estimators, ``log`` 
 that is minimised from a task's rows. ``FullParameter`` joins them.
 """
 
-from dfolora.full_parameter.full_parameter import FullParameter
-from dfolora.full_parameter.log import Log, Step
-from dfolora.full_parameter.loss import rows_loss
+from dfolora.methods.full_parameter.full_parameter import FullParameter
+from dfolora.methods.full_parameter.log import Log, Step
+from dfolora.methods.full_parameter.loss import rows_loss
 
 __all__ = ["FullParameter", "Log", "Step", "rows_loss"]

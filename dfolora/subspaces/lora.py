@@ -17,9 +17,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dfolora.adapter import Factors, Layer, LoraModule
-from dfolora.directions import generator, normal, principal_directions, top_svd, whitened
 from dfolora.errors import UserError, unknown
+from dfolora.models.adapter import Factors, Layer, LoraModule
+from dfolora.subspaces.directions import generator, normal, principal_directions, top_svd, whitened
 
 Measured = dict[str, Tensor]
 """What one layer's subspace keeps of the data, by ``<module name>/<what>``; float32, on the CPU."""

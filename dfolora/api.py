@@ -9,26 +9,26 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from dfolora import adapter as adapters
-from dfolora import models
-from dfolora.adapter import Adapter
-from dfolora.answers import Answers
-from dfolora.bare import Bare
-from dfolora.card import model_card
-from dfolora.config import EvaluateConfig, ModelConfig, TuneConfig
 from dfolora.engine import Engine
 from dfolora.errors import UserError, unknown
-from dfolora.first_order import FirstOrder
-from dfolora.full_tuner import FullTuner, replay
-from dfolora.hybrid import Hybrid
-from dfolora.models import LanguageModel
-from dfolora.objectives import make_objective
+from dfolora.methods.first_order import FirstOrder
+from dfolora.methods.full_tuner import FullTuner, replay
+from dfolora.methods.hybrid import Hybrid
+from dfolora.methods.search import Progress, Tuner
+from dfolora.models import adapter as adapters
+from dfolora.models import load as models
+from dfolora.models.adapter import Adapter
+from dfolora.models.bare import Bare
+from dfolora.models.load import LanguageModel
 from dfolora.optimizers import make_optimizer
-from dfolora.run import Run
-from dfolora.scoring import Scorer
-from dfolora.subspaces import subspace_class
+from dfolora.problems.answers import Answers
+from dfolora.problems.encode import PromptEncoder
+from dfolora.problems.objectives import make_objective
+from dfolora.runs.card import model_card
+from dfolora.runs.folder import Run
+from dfolora.settings.config import EvaluateConfig, ModelConfig, TuneConfig
+from dfolora.subspaces.lora import subspace_class
 from dfolora.task import Example, Metrics, Prompt, Task
-from dfolora.tuner import Progress, Tuner
 
 Examples = Callable[[str], list[Example]]
 """split -> examples: a task's ``load`` with its source filled in."""
@@ -71,7 +71,7 @@ def tune(
     test = [] if config.test_split == "none" else examples(config.test_split)
     _check_train(task, train)
     language_model = _load(config)
-    scorer = Scorer(language_model, task, config.max_length)
+    scorer = PromptEncoder(language_model, task, config.max_length)
     _check_fields(task, scorer.prompt, train[0])
     adapter, tuner = _tuner(config, language_model, scorer, train, dev)
     if resume is not None:
@@ -121,7 +121,7 @@ def tune(
         del adapter, tuner, scorer, language_model
         gc.collect()
         language_model = _load(config)
-        scorer, adapter = Scorer(language_model, task, config.max_length), Bare(language_model)
+        scorer, adapter = PromptEncoder(language_model, task, config.max_length), Bare(language_model)
         scores["zero_shot"] = score(adapter, scorer, test, config.chunk_tokens) if test else {}
         replay(config, language_model.model, run.folder, best.generation, chosen)
         scores["tuned"] = score(adapter, scorer, test, config.chunk_tokens) if test else {}
@@ -137,7 +137,7 @@ def tune(
 
 
 def _tuner(
-    config: TuneConfig, language_model: LanguageModel, scorer: Scorer, train: list[Example], dev: list[Example]
+    config: TuneConfig, language_model: LanguageModel, scorer: PromptEncoder, train: list[Example], dev: list[Example]
 ) -> tuple[Adapter, Tuner | FirstOrder | FullTuner]:
     """What the method tunes, and what tunes it."""
     if config.method == "full-parameter":
@@ -158,7 +158,7 @@ def evaluate(config: EvaluateConfig, task: Task, examples: Examples) -> dict[str
     """
     found = examples(config.split)
     language_model = _load(config)
-    scorer = Scorer(language_model, task, config.max_length)
+    scorer = PromptEncoder(language_model, task, config.max_length)
     _check_fields(task, scorer.prompt, found[0])
     adapter = adapters.load(language_model, config.adapter) if config.adapter else Bare(language_model)
     return {
@@ -171,7 +171,7 @@ def evaluate(config: EvaluateConfig, task: Task, examples: Examples) -> dict[str
     }
 
 
-def score(adapter: Adapter, scorer: Scorer, examples: Sequence[Example], chunk_tokens: int = 0) -> Metrics:
+def score(adapter: Adapter, scorer: PromptEncoder, examples: Sequence[Example], chunk_tokens: int = 0) -> Metrics:
     """The task's metrics of an adapter as it stands, in percent."""
     predictions: list[Any] = []
     for start in range(0, len(examples), TEST_BATCH):

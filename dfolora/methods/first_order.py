@@ -16,17 +16,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dfolora.adapter import Adapter
-from dfolora.config import TuneConfig
 from dfolora.errors import UserError
-from dfolora.gradient import Gradient
-from dfolora.objectives import make_objective
-from dfolora.run import Generation, Run, checksum, finite
-from dfolora.scoring import Scorer
-from dfolora.selection import Selection
-from dfolora.subspaces import Lora
+from dfolora.methods.gradient import Gradient
+from dfolora.methods.search import Progress, check_base, digest
+from dfolora.models.adapter import Adapter
+from dfolora.problems.encode import PromptEncoder
+from dfolora.problems.objectives import make_objective
+from dfolora.problems.selection import Selection
+from dfolora.runs.folder import Generation, Run, checksum, finite
+from dfolora.settings.config import TuneConfig
+from dfolora.subspaces.lora import Lora
 from dfolora.task import Example
-from dfolora.tuner import Progress, check_base, digest
 
 LR = 1e-3
 LOOKS = 20  # at the dev set in a run, where --dev-every does not say
@@ -45,7 +45,12 @@ class FirstOrder:
     """
 
     def __init__(
-        self, adapter: Adapter, scorer: Scorer, train: Sequence[Example], dev: Sequence[Example], config: TuneConfig
+        self,
+        adapter: Adapter,
+        scorer: PromptEncoder,
+        train: Sequence[Example],
+        dev: Sequence[Example],
+        config: TuneConfig,
     ) -> None:
         self.adapter = adapter
         self.config = config

@@ -25,10 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dfolora.config import TuneConfig
+from dfolora.settings.config import TuneConfig
 from dfolora.errors import UserError
-from dfolora.options import build, read_yaml
-from dfolora.subspaces import Measured
+from dfolora.settings.options import build, read_yaml
+from dfolora.subspaces.lora import Measured
 
 _PACKAGES = ("dfolora", "torch", "transformers", "peft", "cma", "nevergrad", "numpy")
 

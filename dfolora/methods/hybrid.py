@@ -20,13 +20,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dfolora.adapter import Factors
 from dfolora.errors import UserError
-from dfolora.first_order import LR, FirstOrder
-from dfolora.layer_choice import Costs, choose
+from dfolora.methods.first_order import LR, FirstOrder
+from dfolora.methods.layer_choice import Costs, choose
+from dfolora.models.adapter import Factors
 from dfolora.optimizers import Optimizer, make_optimizer
-from dfolora.run import Run
-from dfolora.subspaces import Lora
+from dfolora.runs.folder import Run
+from dfolora.subspaces.lora import Lora
 
 
 class Hybrid(FirstOrder):
@@ -86,7 +86,7 @@ class Hybrid(FirstOrder):
         if self.estimator is None:
             return super()._generation()
         z = self.estimator.ask()
-        probed = self.objective(self.engine.scores(None, self._factors(z)), self.labels).cpu()
+        probed = self.objective(self.engine.scores(self._factors(z)), self.labels).cpu()
         losses = torch.cat([super()._generation(), probed])
         self.estimator.tell(probed)
         self._write()

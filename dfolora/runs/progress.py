@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from dfolora.config import TuneConfig
-from dfolora.run import Generation, Run
+from dfolora.settings.config import TuneConfig
+from dfolora.runs.folder import Generation, Run
 
 QUIET_SECONDS = 10.0  # between lines where the output is not a terminal
 

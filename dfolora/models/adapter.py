@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from dfolora.errors import UserError
-from dfolora.models import LanguageModel
-from dfolora.targets import block_of, features, searched_rows, target_names
+from dfolora.models.load import LanguageModel
+from dfolora.models.targets import block_of, features, searched_rows, target_names
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 """One layer's candidates: module name -> (A (P, r, in), B (P, out, r)). A or B may be expanded views over P."""

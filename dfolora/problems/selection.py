@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dfolora.adapter import Adapter, Factors
-from dfolora.answers import Answers
 from dfolora.engine import Engine
-from dfolora.objectives import cross_entropy, likelihood
-from dfolora.run import Generation, Run, finite
-from dfolora.scoring import Scorer
+from dfolora.models.adapter import Adapter, Factors
+from dfolora.problems.answers import Answers
+from dfolora.problems.encode import PromptEncoder
+from dfolora.problems.objectives import cross_entropy, likelihood
+from dfolora.runs.folder import Generation, Run, finite
 from dfolora.task import Example, Metrics
 
 
@@ -34,7 +34,12 @@ class Selection:
     """
 
     def __init__(
-        self, adapter: Adapter, scorer: Scorer, dev: Sequence[Example], rule: str = "incumbent", chunk_tokens: int = 0
+        self,
+        adapter: Adapter,
+        scorer: PromptEncoder,
+        dev: Sequence[Example],
+        rule: str = "incumbent",
+        chunk_tokens: int = 0,
     ) -> None:
         self.adapter = adapter
         self.task = scorer.task

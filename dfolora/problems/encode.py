@@ -12,7 +12,7 @@ import torch
 
 from dfolora.engine import Rows
 from dfolora.errors import UserError
-from dfolora.models import LanguageModel
+from dfolora.models.load import LanguageModel
 from dfolora.task import Example, Prompt, Task
 
 SENTINEL = "<extra_id_0>"  # what T5 was trained to fill in
@@ -27,7 +27,7 @@ class _Row:
     decoder: list[int]
 
 
-class Scorer:
+class PromptEncoder:
     """Turns a task's examples into what the engine runs, for one model.
 
     Attributes:

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dfolora.adapter import Adapter, Layer
-from dfolora.models import LanguageModel, quiet
-from dfolora.targets import block_names
+from dfolora.models.adapter import Adapter, Layer
+from dfolora.models.load import LanguageModel, quiet
+from dfolora.models.targets import block_names
 
 
 class Bare(Adapter):

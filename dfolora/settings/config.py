@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfolora.errors import UserError, unknown
-from dfolora.options import Options, at_least, flag, option
-from dfolora.presets import PRESETS
+from dfolora.settings.options import Options, at_least, flag, option
+from dfolora.settings.presets import PRESETS
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfolora.answers import Answers
-from dfolora.bare import Bare
-from dfolora.config import TuneConfig
 from dfolora.engine import Engine
 from dfolora.errors import UserError
-from dfolora.first_order import look_is_due
-from dfolora.full_parameter import FullParameter, Log, Step
-from dfolora.objectives import make_objective
-from dfolora.run import Generation, Run
-from dfolora.scoring import Scorer
-from dfolora.selection import Selection
+from dfolora.methods.first_order import look_is_due
+from dfolora.methods.full_parameter import FullParameter, Log, Step
+from dfolora.methods.search import Progress, check_base, digest, draw
+from dfolora.models.bare import Bare
+from dfolora.problems.answers import Answers
+from dfolora.problems.encode import PromptEncoder
+from dfolora.problems.objectives import make_objective
+from dfolora.problems.selection import Selection
+from dfolora.runs.folder import Generation, Run
+from dfolora.settings.config import TuneConfig
 from dfolora.task import Example
-from dfolora.tuner import Progress, check_base, digest, draw
 
 LR = 1e-6
 BEST_SHARE = 0.5
@@ -46,7 +46,7 @@ class FullTuner:
     """
 
     def __init__(
-        self, bare: Bare, scorer: Scorer, train: Sequence[Example], dev: Sequence[Example], config: TuneConfig
+        self, bare: Bare, scorer: PromptEncoder, train: Sequence[Example], dev: Sequence[Example], config: TuneConfig
     ) -> None:
         self.config = config
         self.scorer, self.train = scorer, train

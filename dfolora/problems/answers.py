@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfolora.adapter import Factors
 from dfolora.engine import Engine, Generator
-from dfolora.models import LanguageModel
-from dfolora.scoring import Scorer
+from dfolora.models.adapter import Factors
+from dfolora.models.load import LanguageModel
+from dfolora.problems.encode import PromptEncoder
 from dfolora.task import Example
 
 
@@ -35,7 +35,7 @@ class Answers:
     An answer is the first line of what greedy decoding gives, spaces around it left out.
     """
 
-    def __init__(self, engine: Engine, scorer: Scorer, examples: Sequence[Example]) -> None:
+    def __init__(self, engine: Engine, scorer: PromptEncoder, examples: Sequence[Example]) -> None:
         """Encode the prompts.
 
         Args:

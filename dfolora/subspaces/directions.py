@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from dfolora.adapter import LoraModule
+from dfolora.models.adapter import LoraModule
 
 
 def principal_directions(x: Tensor, count: int) -> Tensor:

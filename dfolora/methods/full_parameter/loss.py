@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from dfolora.bare import Bare
 from dfolora.engine import Engine, Rows
-from dfolora.models import LanguageModel
-from dfolora.objectives import Objective, cross_entropy, likelihood
+from dfolora.models.bare import Bare
+from dfolora.models.load import LanguageModel
+from dfolora.problems.objectives import Objective, cross_entropy, likelihood
 
 
 def rows_loss(
@@ -26,8 +26,8 @@ def rows_loss(
 
     Args:
         language_model: the model that is tuned; of any kind.
-        rows: what ``Scorer.encode`` gives.
-        labels: (N,) int64, what ``Scorer.labels`` gives.
+        rows: what ``PromptEncoder.encode`` gives.
+        labels: (N,) int64, what ``PromptEncoder.labels`` gives.
         objective: scores (1, N, C) and labels to losses (1,); None: cross-entropy, that of the answers' tokens where no
             example has two to choose from.
         chunk_tokens: most padded tokens in one forward; 0: what is fastest and fits.

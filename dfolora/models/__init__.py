@@ -1,0 +1,1 @@
+"""A transformers model and what of it may change: loading, adapted modules, LoRA."""

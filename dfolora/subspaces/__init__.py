@@ -1,0 +1,1 @@
+"""Where to search: z (P, d) -> low-rank factors of a layer, by name."""
