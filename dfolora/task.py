@@ -11,6 +11,13 @@ from typing import Any, Literal
 
 Kind = Literal["masked", "causal", "seq2seq", "encoder"]
 KINDS: tuple[Kind, ...] = ("masked", "causal", "seq2seq", "encoder")
+AUTO_CLASSES = {
+    "masked": "AutoModelForMaskedLM",
+    "causal": "AutoModelForCausalLM",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+    "encoder": "AutoModel",
+}
+"""The class of transformers that loads each kind."""
 
 
 @dataclass(frozen=True)
