@@ -204,7 +204,7 @@ def _evaluate(values: dict[str, Any], as_json: bool) -> int:
 
 
 def _bench(values: dict[str, Any], as_json: bool) -> int:
-    from dfolora.bench import bench_command
+    from dfolora.bench.command import bench_command
     from dfolora.runs.progress import bench_table
 
     measured = bench_command(_values(values), say=lambda line: print(line, file=sys.stderr))

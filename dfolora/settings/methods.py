@@ -104,7 +104,7 @@ class SearchSettings(TuneSettings):
             population=self.population,
             sigma=self.sigma,
             bound=self.bound,
-            **self.optimizer_options,
+            options=self.optimizer_options,
         )
         subspace_class(self.subspace)
         self.require(self.population)
@@ -161,7 +161,7 @@ class HybridSettings(FirstOrderSettings):
 
         if "lr" not in options_of(self.optimizer):
             raise UserError(f"optimizer: {as_text(self.optimizer)} is no zeroth-order estimator; try spsa")
-        check_optimizer(self.optimizer, population=self.population, sigma=self.sigma, **self.optimizer_options)
+        check_optimizer(self.optimizer, population=self.population, sigma=self.sigma, options=self.optimizer_options)
         self.require(1 + (self.population if self.alpha else 0))
 
 

@@ -9,8 +9,8 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from dfolora.errors import UserError, unknown
 
@@ -76,11 +76,11 @@ def typed(name: str, value: Any, hint: Any) -> Any:
     Raises:
         UserError: it cannot be that type.
     """
-    kinds = get_args(hint) or (hint,)
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if hint is Any or (value is None and NoneType in kinds):
         return value
     kind = next(each for each in kinds if each is not NoneType)
-    if kind is dict or getattr(kind, "__origin__", None) is dict:
+    if get_origin(kind) is dict:
         if not isinstance(value, Mapping):
             raise UserError(f"{name}: {value!r} is not a mapping")
         return dict(value)

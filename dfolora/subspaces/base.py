@@ -1,0 +1,3 @@
+from dfolora.subspaces.lora import Measured, Subspace
+
+__all__ = ["Measured", "Subspace"]
