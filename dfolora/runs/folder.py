@@ -78,7 +78,8 @@ class Run:
             lock = _locked(partial)
             write_text(partial / "environment.json", json.dumps(environment(device, data_checksum), indent=2) + "\n")
             write_text(partial / "config.yaml", yaml.safe_dump(saved(settings), sort_keys=False))
-            write_tensors(partial / "measured.safetensors", tensors)
+            if tensors:
+                write_tensors(partial / "measured.safetensors", tensors)
             partial.replace(folder)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -164,14 +165,16 @@ class Run:
         return log.read(self.folder / "log.jsonl", _start(self.folder, self.settings))
 
     def measured(self) -> dict[str, Tensor]:
-        """What the search measured on the data before it began.
+        """What a search measured on the data before it began; {} for a method that measures nothing.
 
         Raises:
             UserError: the file is missing or damaged.
         """
         path = self.folder / "measured.safetensors"
         if not path.is_file():
-            raise UserError(f"resume: {str(path)!r} is missing")
+            if self.settings.method == "search":
+                raise UserError(f"resume: {str(path)!r} is missing")
+            return {}
         return read_tensors(path)[0]
 
     def save_state(self, tensors: Mapping[str, Tensor], generation: int) -> None:
