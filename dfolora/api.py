@@ -20,7 +20,7 @@ from dfolora.models import load as models
 from dfolora.models.adapter import Adapter
 from dfolora.models.bare import Bare
 from dfolora.models.load import LanguageModel
-from dfolora.optimizers import make_optimizer
+from dfolora.optimizers import check_optimizer
 from dfolora.problems.answers import Answers
 from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.objectives import make_objective
@@ -66,7 +66,7 @@ def tune(
     if config.method == "gradient-free":
         subspace_class(config.subspace)
         options = config.optimizer_options
-        make_optimizer(config.optimizer, 2, population=config.population, sigma=config.sigma, **options)
+        check_optimizer(config.optimizer, config.population, config.sigma, config.bound or None, options)
     train, dev = examples("train"), examples("dev")
     test = [] if config.test_split == "none" else examples(config.test_split)
     _check_train(task, train)

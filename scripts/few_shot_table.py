@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from dfolora import cli
-from dfolora.optimizers import option_names
+from dfolora.optimizers import options_of
 from dfolora.runs.folder import write_text
 from dfolora.settings.config import EvaluateConfig
 from dfolora.settings.options import flag, read_yaml
@@ -52,7 +52,7 @@ def rates(arguments: argparse.Namespace, method: str) -> list[str]:
     name = method.split()[0]
     if name in FIRST_ORDER:
         return (arguments.rates_first_order or "").split(",")
-    takes = name not in ("default", *METHODS, *PRESETS) and "lr" in option_names(name)
+    takes = name not in ("default", *METHODS, *PRESETS) and "lr" in options_of(name)
     return (arguments.rates if takes and "--lr" not in method else "").split(",")
 
 

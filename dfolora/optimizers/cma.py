@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ with warnings.catch_warnings():
     # pycma mentions at import that it could not plot; nothing here ever plots.
     warnings.filterwarnings("ignore", message="Could not import matplotlib")
     import cma
+
+INCUMBENTS = ("mean", "best")
 
 
 class CMA(Optimizer):
@@ -30,35 +32,32 @@ class CMA(Optimizer):
         UserError: an argument out of range.
     """
 
-    options: ClassVar[tuple[str, ...]] = ("incumbent",)
     least_population = 3  # the two-point step size takes two of them for itself
     _options: ClassVar[dict[str, Any]] = {}
 
     def __init__(
         self,
-        dim: int,
-        population: int = 20,
-        sigma: float = 0.1,
-        seed: int = 0,
-        generations: int | None = None,
-        bound: float | None = None,
-        incumbent: str = "mean",
+        *arguments: Any,
+        incumbent: Annotated[
+            str, "what a layer holds between visits: mean (of the search distribution) or best", INCUMBENTS
+        ] = "mean",
+        **common: Any,
     ) -> None:
-        super().__init__(dim, population, sigma, seed, generations, bound)
-        if incumbent not in ("mean", "best"):
-            raise unknown("incumbent", incumbent, ("mean", "best"))
+        super().__init__(*arguments, **common)
+        if incumbent not in INCUMBENTS:
+            raise unknown("incumbent", incumbent, INCUMBENTS)
         self._keeps_best = incumbent == "best"
         options = {
             "randn": self.rng.randn,
             "seed": np.nan,  # any other value would seed numpy's global generator
             "verbose": -9,
-            "popsize": population,
-            "bounds": None if bound is None else [-bound, bound],
+            "popsize": self.population,
+            "bounds": None if self.bound is None else [-self.bound, self.bound],
             **self._options,
         }
         self._sampled: list[Points] = []
         self._told: list[float] = []
-        self._es = cma.CMAEvolutionStrategy(np.zeros(dim), self.sigma, options)
+        self._es = cma.CMAEvolutionStrategy(np.zeros(self.dim), self.sigma, options)
         # The two-point step size that pycma picks in large dimensions checks some coordinates in every tell, and draws
         # them from numpy's global generator, whatever "randn" is. The check warns and changes nothing.
         self._es.adapt_sigma.check_consistency = lambda es: None
@@ -79,7 +78,7 @@ class CMA(Optimizer):
         self._told = losses.tolist()
 
     def _incumbent(self) -> Points:
-        return self._best[1] if self._keeps_best else self._mean()
+        return self.best if self._keeps_best else self._mean()
 
     def _mean(self) -> Points:
         """The mean that pycma will have once it has been told, by the same operations in the same order."""

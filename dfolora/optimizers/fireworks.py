@@ -26,6 +26,7 @@ generations, medians over seeds; sphere, ellipsoid, Rastrigin, Rosenbrock with s
 from __future__ import annotations
 
 import math
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -60,24 +61,20 @@ class Fireworks(Optimizer):
 
     def __init__(
         self,
-        dim: int,
-        population: int = 20,
-        sigma: float = 0.1,
-        seed: int = 0,
-        generations: int | None = None,
-        bound: float | None = None,
-        fireworks: int | None = None,
-        reevaluate: bool = True,
+        *arguments: Any,
+        fireworks: Annotated[int | None, "fireworks: their number; nothing: one for every 50 candidates"] = None,
+        reevaluate: Annotated[bool, "fireworks: measure their own positions again in every generation"] = True,
+        **common: Any,
     ) -> None:
-        super().__init__(dim, population, sigma, seed, generations, bound)
-        count = max(1, population // 50) if fireworks is None else fireworks
-        if not 1 <= count <= population // self.least_population:
-            most = population // self.least_population
-            raise UserError(f"fireworks: {count} does not fit --population {population}; it takes 1 to {most}")
+        super().__init__(*arguments, **common)
+        count = max(1, self.population // 50) if fireworks is None else fireworks
+        most = self.population // self.least_population
+        if not 1 <= count <= most:
+            raise UserError(f"fireworks: {count} does not fit a population of {self.population}; it takes 1 to {most}")
         self._reevaluate = reevaluate
         self._first_amplitude = math.sqrt(3.0) * self.sigma
         self._generation = 0
-        self._positions = np.zeros((count, dim))
+        self._positions = np.zeros((count, self.dim))
         self._losses = np.full(count, math.inf)
         self._amplitudes = np.full(count, self._first_amplitude)
         self._guiding: list[Points | None] = [None] * count

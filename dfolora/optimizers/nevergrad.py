@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +13,27 @@ import numpy as np
 from dfolora.errors import UserError, unknown
 from dfolora.optimizers.base import Optimizer, Points
 from dfolora.optimizers.private_rng import PrivateRng
+from dfolora.optimizers.random import RandomSearch
 
 with PrivateRng(0).swapped():
     # nevergrad draws from the global generators while it is imported, some of its registered settings among it: here
     # those come out the same in every process (unless somebody imported it before).
     import nevergrad as ng
+    from nevergrad.optimization import recaster
     from nevergrad.optimization.base import Optimizer as Backend
 
     import dfolora.optimizers.fireworks_nevergrad  # noqa: F401  registers Fireworks there
+
+
+class _Background(recaster._MessagingThread):
+    """The thread of a method that works one candidate at a time; it waits for losses, here not beyond the process."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.daemon = True
+
+
+recaster._MessagingThread = _Background
 
 PREFIX = "nevergrad:"
 _GENERATIONS = 1000  # how many generations a backend plans for where the run's length is not known
@@ -52,25 +66,20 @@ class Nevergrad(Optimizer):
 
     touches_globals = True  # the global generators
 
-    def __init__(
-        self,
-        dim: int,
-        population: int = 20,
-        sigma: float = 0.1,
-        seed: int = 0,
-        generations: int | None = None,
-        bound: float | None = None,
-        algorithm: str = "NGOpt",
-    ) -> None:
-        super().__init__(dim, population, sigma, seed, generations, bound)
-        if algorithm not in ng.optimizers.registry:
-            raise unknown("--optimizer", PREFIX + algorithm, (PREFIX + name for name in ng.optimizers.registry))
+    def __init__(self, *arguments: Any, algorithm: str = "NGOpt", **common: Any) -> None:
+        super().__init__(*arguments, **common)
+        _refuse_sequential(algorithm, self.population)
         self._algorithm = algorithm
-        self._global = PrivateRng(seed)
+        self._global = PrivateRng(self.seed)
         self._candidates: list[Any] = []
-        self._refuse_sequential()
         self._rehearse()
         self._backend = self._build(self.rng)
+
+    @classmethod
+    def check(cls, population: int = 20, sigma: float = 0.1, bound: float | None = None, **options: Any) -> None:
+        """Refuse what can work in no space. Nothing is built: a backend may serve in 500 dimensions and not in 100."""
+        RandomSearch.check(population, sigma, bound)
+        _refuse_sequential(options["algorithm"], population)
 
     def _build(self, rng: np.random.RandomState) -> Backend:
         budget = self.population * (self.generations or _GENERATIONS)
@@ -82,19 +91,11 @@ class Nevergrad(Optimizer):
             space.random_state = rng
             return ng.optimizers.registry[self._algorithm](space, budget=budget, num_workers=self.population)
 
-    def _refuse_sequential(self) -> None:
-        # Before it is built: a half-built one complains when it is collected.
-        entry = ng.optimizers.registry[self._algorithm]
-        if entry.recast or (entry.no_parallelization and self.population > 1):
-            raise UserError(
-                f"--optimizer: {PREFIX}{self._algorithm} works one candidate at a time, not --population "
-                f"{self.population}; choose a population method such as {PREFIX}PSO, {PREFIX}DE or cma"
-            )
-
     def _rehearse(self) -> None:
         """Three generations of a throwaway twin, so that what cannot work is refused now and not after a night."""
         rng, rehearsal = np.random.RandomState(0), self._global
         self._global = PrivateRng(0)
+        before = threading.enumerate()
         try:
             backend = self._build(rng)
             for _ in range(3):
@@ -110,9 +111,12 @@ class Nevergrad(Optimizer):
             reason = str(cause).strip().partition("\n")[0] or type(cause).__name__
         finally:
             self._global = rehearsal
+            for thread in threading.enumerate():
+                if isinstance(thread, _Background) and thread not in before:
+                    thread.stop()
         if reason:
             raise UserError(
-                f"--optimizer: {PREFIX}{self._algorithm} cannot serve --population {self.population} in {self.dim} "
+                f"optimizer: {PREFIX}{self._algorithm} cannot serve a population of {self.population} in {self.dim} "
                 f"dimensions ({reason}); choose another, such as {PREFIX}PSO, {PREFIX}DE or cma"
             )
 
@@ -150,7 +154,19 @@ class Nevergrad(Optimizer):
     def _incumbent(self) -> Points:
         with self._calling():
             value = np.asarray(self._backend.recommend().value, dtype=np.float64)
-        return value if np.isfinite(value).all() else self._best[1]
+        return value if np.isfinite(value).all() else self.best
+
+
+def _refuse_sequential(algorithm: str, population: int) -> None:
+    """Refuse an unknown algorithm, and one that works one candidate at a time."""
+    if algorithm not in ng.optimizers.registry:
+        raise unknown("optimizer", PREFIX + algorithm, (PREFIX + name for name in ng.optimizers.registry))
+    entry = ng.optimizers.registry[algorithm]
+    if entry.recast or (entry.no_parallelization and population > 1):
+        raise UserError(
+            f"optimizer: {PREFIX}{algorithm} works one candidate at a time, not a population of {population}; "
+            f"choose a population method such as {PREFIX}PSO, {PREFIX}DE or cma"
+        )
 
 
 def _recasts(backend: Backend) -> bool:

@@ -15,4 +15,4 @@ class RandomSearch(Optimizer):
         pass
 
     def _incumbent(self) -> Points:
-        return self._best[1]
+        return self.best

@@ -202,9 +202,9 @@ class TuneConfig(ModelConfig):
                 raise UserError(f"--rho: {self.rho} cannot work; give a share above 0, at most 1")
             if self.budget < self.generation_size:
                 raise UserError(f"--budget: {self.budget} is less than one step, {self.generation_size} evaluations")
-            from dfolora.optimizers import option_names
+            from dfolora.optimizers import options_of
 
-            if "lr" not in option_names(self.optimizer):
+            if "lr" not in options_of(self.optimizer):
                 raise UserError(f"--optimizer: {self.optimizer} is no zeroth-order estimator; try spsa")
             self._check_options()
 
@@ -212,11 +212,11 @@ class TuneConfig(ModelConfig):
         """Refuse an option for an optimizer that does not take it."""
         if not any(getattr(self, name) for name in _OPTIONAL):
             return
-        from dfolora.optimizers import optimizer_names, option_names  # loads torch: `dfolora --help` needs none
+        from dfolora.optimizers import optimizer_names, options_of  # loads torch: `dfolora --help` needs none
 
         for name in _OPTIONAL:
-            if getattr(self, name) and name not in option_names(self.optimizer):
-                takers = [other for other in optimizer_names() if name in option_names(other)]
+            if getattr(self, name) and name not in options_of(self.optimizer):
+                takers = [other for other in optimizer_names() if name in options_of(other)]
                 raise UserError(f"{flag(name)}: {self.optimizer} does not take it; it is for {', '.join(takers)}")
 
 

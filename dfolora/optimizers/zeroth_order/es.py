@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -30,12 +30,16 @@ class ES(Estimator):
         UserError: an argument out of range or an unknown name.
     """
 
-    options: ClassVar[tuple[str, ...]] = (*Estimator.options, "weights", "antithetic")
-
-    def __init__(self, *arguments: Any, weights: str = "centred", antithetic: bool = False, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(
+        self,
+        *arguments: Any,
+        weights: Annotated[str, "es: centred (losses) or ranks", tuple(SHAPES)] = "centred",
+        antithetic: Annotated[bool, "es: probe every direction from both sides"] = False,
+        **common: Any,
+    ) -> None:
+        super().__init__(*arguments, **common)
         if weights not in SHAPES:
-            raise unknown("--weights", weights, SHAPES)
+            raise unknown("weights", weights, SHAPES)
         self._shape = SHAPES[weights]
         self._antithetic = antithetic
 

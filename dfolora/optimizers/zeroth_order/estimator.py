@@ -16,13 +16,13 @@ weights, and lr means what it means there.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
 from dfolora.optimizers.base import Optimizer, Points
-from dfolora.optimizers.zeroth_order.noise import make_noise
-from dfolora.optimizers.zeroth_order.update import Update
+from dfolora.optimizers.zeroth_order.noise import NOISE_NAMES, make_noise
+from dfolora.optimizers.zeroth_order.update import UPDATE_NAMES, Update
 
 _RATES = {"sgd": 1.0, "momentum": 0.1, "adam": 0.05}
 
@@ -51,7 +51,6 @@ class Estimator(Optimizer):
         UserError: an argument out of range or an unknown name.
     """
 
-    options: ClassVar[tuple[str, ...]] = ("lr", "noise", "update", "paper_scale", "plane_dim", "plane_steps")
     least_population = 2
     _noise_name: ClassVar[str] = "gaussian"
     _update_name: ClassVar[str] = "adam"
@@ -59,31 +58,35 @@ class Estimator(Optimizer):
 
     def __init__(
         self,
-        dim: int,
-        population: int = 20,
-        sigma: float = 0.1,
-        seed: int = 0,
-        generations: int | None = None,
-        bound: float | None = None,
-        lr: float | None = None,
-        noise: str | None = None,
-        update: str | None = None,
-        paper_scale: bool = False,
-        plane_dim: int | None = None,
-        plane_steps: int | None = None,
+        *arguments: Any,
+        lr: Annotated[float | None, "learning rate of a zeroth-order estimator; nothing: its own"] = None,
+        noise: Annotated[
+            str | None,
+            "its probes: gaussian, rademacher, plane (random, of few dimensions); nothing: its own",
+            NOISE_NAMES,
+        ] = None,
+        update: Annotated[
+            str | None, "step of a zeroth-order estimator: sgd, momentum, adam; nothing: its own", UPDATE_NAMES
+        ] = None,
+        paper_scale: Annotated[
+            bool, "step along an estimate as its paper scales it, so that the paper's rates apply"
+        ] = False,
+        plane_dim: Annotated[int | None, "dimensions of noise plane; nothing: 32"] = None,
+        plane_steps: Annotated[int | None, "steps until noise plane takes another one; nothing: 10"] = None,
+        **common: Any,
     ) -> None:
-        super().__init__(dim, population, sigma, seed, generations, bound)
+        super().__init__(*arguments, **common)
         self.paper_scale = paper_scale
-        self._noise = make_noise(noise or self._noise_name, dim, seed, plane_dim, plane_steps)
+        self._noise = make_noise(noise or self._noise_name, self.dim, self.seed, plane_dim, plane_steps)
         update = update or self._update_name
-        self._update = Update(update, dim, self._rates.get(update, 1.0) if lr is None else lr)
+        self._update = Update(update, self.dim, self._rates.get(update, 1.0) if lr is None else lr)
         self._step = 0
 
     def _ask(self) -> Points:
         return self._update.x + self.sigma * self._probes()
 
     def _tell(self, points: Points, losses: Points) -> None:
-        finite = self._finite
+        finite = self.finite
         with np.errstate(all="ignore"):  # losses of 1e300 make infinite estimates, which are not followed
             if finite.sum() < 2:
                 gradient: Points | None = np.full(self.dim, np.nan)

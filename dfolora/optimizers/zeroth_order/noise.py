@@ -82,9 +82,9 @@ class Plane(Noise):
 
     def __init__(self, dim: int, seed: int, plane_dim: int = 32, plane_steps: int = 10) -> None:
         super().__init__(dim, seed)
-        for name, value in (("plane-dim", plane_dim), ("plane-steps", plane_steps)):
+        for name, value in (("plane_dim", plane_dim), ("plane_steps", plane_steps)):
             if value < 1:
-                raise UserError(f"--{name}: {value} cannot work; the least is 1")
+                raise UserError(f"{name}: {value} cannot work; the least is 1")
         self.plane_dim = min(plane_dim, dim)
         self.plane_steps = plane_steps
         self._last: tuple[int, Points] | None = None  # the basis in use, only to save time
@@ -113,11 +113,11 @@ def make_noise(name: str, dim: int, seed: int, plane_dim: int | None = None, pla
         UserError: there is none of that name (near misses are suggested); a plane's setting for another noise.
     """
     if name not in NOISE_NAMES:
-        raise unknown("--noise", name, NOISE_NAMES)
+        raise unknown("noise", name, NOISE_NAMES)
     settings = {"plane_dim": plane_dim, "plane_steps": plane_steps}
     given = {key: value for key, value in settings.items() if value is not None}
     if name == "plane":
         return Plane(dim, seed, **given)
     for key in given:
-        raise UserError(f"--{key.replace('_', '-')}: it is for --noise plane, not {name}")
+        raise UserError(f"{key}: it is for noise plane, not {name}")
     return _SIMPLE[name](dim, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -64,12 +64,15 @@ class Guided(Pool):
         UserError: an argument out of range.
     """
 
-    options: ClassVar[tuple[str, ...]] = (*Pool.options, "best_share")
-
-    def __init__(self, *arguments: Any, best_share: float = 0.5, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(
+        self,
+        *arguments: Any,
+        best_share: Annotated[float, "guided: share of the pool that counts as its best"] = 0.5,
+        **common: Any,
+    ) -> None:
+        super().__init__(*arguments, **common)
         if not 0 < best_share < 1:
-            raise UserError(f"--best-share: {best_share} cannot work; it takes a share between 0 and 1, such as 0.5")
+            raise UserError(f"best_share: {best_share} cannot work; it takes a share between 0 and 1, such as 0.5")
         self._best_share = best_share
 
     def _weights(self, losses: Points) -> Points:

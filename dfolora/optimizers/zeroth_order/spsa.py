@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from functools import partial
 
 import numpy as np
 
@@ -27,11 +27,5 @@ class SPSA(Estimator):
         return estimate(z, slopes, slopes / len(slopes), self.paper_scale)
 
 
-class SubZero(SPSA):
-    """SPSA within a random plane that changes every few steps, after SubZero (arXiv 2410.08989).
-
-    It is ``SPSA(noise="plane")`` by another name.
-    """
-
-    options: ClassVar[tuple[str, ...]] = tuple(name for name in SPSA.options if name != "noise")
-    _noise_name = "plane"
+subzero = partial(SPSA, noise="plane")
+"""SPSA within a random plane that changes every few steps, after SubZero (arXiv 2410.08989)."""

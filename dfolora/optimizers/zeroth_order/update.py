@@ -34,9 +34,9 @@ class Update:
 
     def __init__(self, name: str, dim: int, lr: float) -> None:
         if name not in _RULES:
-            raise unknown("--update", name, UPDATE_NAMES)
+            raise unknown("update", name, UPDATE_NAMES)
         if not 0 < lr < math.inf:
-            raise UserError(f"--lr: {lr} is no learning rate; it takes a number above 0")
+            raise UserError(f"lr: {lr} is no learning rate; it takes a number above 0")
         self._x = torch.zeros(dim, dtype=torch.float64)
         self._rule = _RULES[name]([self._x], lr)
 
