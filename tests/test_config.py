@@ -69,7 +69,7 @@ def test_numbers_refuse_words_and_halves(name: str) -> None:
         ({"noise": "gaussian", "optimizer": "subzero"}, "--noise: subzero does not take it"),
         ({"paper_scale": True, "optimizer": "random"}, "--paper-scale: random does not take it"),
         ({"update": "sgd", "optimizer": "nevergrad:PSO"}, "--update: nevergrad:PSO does not take it"),
-        ({"update": "sgd", "optimizer": "spas"}, "--optimizer: unknown 'spas'.*'spsa'"),
+        ({"update": "sgd", "optimizer": "spas"}, "optimizer: unknown 'spas'.*'spsa'"),
         ({"preset": ["mezo"]}, "--preset: unknown .*'mezo'"),
         ({"preset": "dfo-loar"}, "--preset: unknown 'dfo-loar'.*'dfo-lora'"),
         ({"budgt": 100}, "unknown 'budgt'.*'budget'"),

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ENGINE = {"dfolora.engine", "dfolora.models.adapter"}
-OPTIMIZERS = {"dfolora.optimizers", "dfolora.errors"}
+OPTIMIZERS = {"dfolora.optimizers", "dfolora.errors", "dfolora.registry", "dfolora.declared"}
 
 # What each room may import of this project, apart from itself.
 ALLOWED: dict[str, set[str]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -171,10 +172,19 @@ def _refuse_options(optimizer: Source, options: Mapping[str, Any]) -> None:
     label = optimizer if isinstance(optimizer, str) else getattr(optimizer, "__name__", type(optimizer).__name__)
     for name in options:
         if name not in takes:
-            others = [other for other in optimizer_names() if name in options_of(other)]
+            others = _takers(name)
             if others:
                 raise UserError(f"{name}: {label} does not take it; it is for {', '.join(others)}")
             raise UserError(f"{name}: {label} has no such option; it takes {', '.join(takes) or 'none'}")
+
+
+def _takers(option: str) -> list[str]:
+    """The registered optimizers that have an option of that name."""
+    takers = []
+    for name in optimizer_names():
+        with suppress(UserError):  # another package's, which cannot be imported
+            takers += [name] if option in options_of(name) else []
+    return takers
 
 
 def _called(build: Callable[..., Optimizer], arguments: dict[str, Any]) -> Any:

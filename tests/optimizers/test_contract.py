@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dfolora.errors import UserError
-from dfolora.optimizers import Optimizer, describe, make_optimizer, optimizer_names, option_names
+from dfolora.optimizers import Optimizer, Option, describe, make_optimizer, optimizer_names, options_of
 
 DIM, POPULATION = 8, 20
 # LhsDE draws from numpy's global generator while it is built; DiagonalCMA is pycma behind nevergrad.
@@ -210,7 +210,7 @@ def test_population_sizes(name: str, population: int) -> None:
     try:
         search = build(name, population=population)
     except UserError as error:
-        if population > 1 or "--population" not in str(error):
+        if population > 1 or "population" not in str(error):
             raise
         return
     assert all(1 <= len(z) <= population for z in advance(search, 5))
@@ -255,19 +255,20 @@ def test_misuse_is_refused(name: str) -> None:
 
 BAD: dict[str, dict[str, Any]] = {
     "dim: 0": {"dim": 0},
-    "--population: 0": {"population": 0},
-    "--sigma: 0.0": {"sigma": 0.0},
-    "--sigma: nan": {"sigma": float("nan")},
-    "--seed: -1": {"seed": -1},
+    "population: 0": {"population": 0},
+    "sigma: 0.0": {"sigma": 0.0},
+    "sigma: nan": {"sigma": float("nan")},
+    "seed: -1": {"seed": -1},
     "generations: 0": {"generations": 0},
-    "--sigma: 0.2": {"bound": 0.01},
+    "sigma: 0.2": {"bound": 0.01},
 }
 
 
-OPTIONS: dict[str, Any] = {
-    "antithetic": True, "incumbent": "best", "lr": 0.03, "noise": "plane", "paper_scale": True, "plane_dim": 3,
-    "plane_steps": 2, "best_share": 0.25, "update": "momentum", "weights": "ranks",
-}  # fmt: skip
+def values(option: Option) -> list[Any]:
+    """Some that work."""
+    if option.choices:
+        return list(option.choices)
+    return {bool: [False, True], int: [2, 3], float: [0.03, 0.3]}[option.type]
 
 
 @every_name
@@ -276,12 +277,13 @@ def test_every_option_counts_and_no_other_is_taken(name: str) -> None:
         search = build(name, **options)
         return [*advance(search, 8), search.incumbent()]
 
-    options = {option: OPTIONS[option] for option in option_names(name)}
+    options = {each: values(option)[-1] for each, option in options_of(name).items()}
     chosen = run(options)
-    for option in options:
-        if not (option == "noise" and "plane_dim" in options):  # which needs it
-            assert not same(chosen, run({key: value for key, value in options.items() if key != option})), option
-    with pytest.raises(TypeError, match="unexpected keyword"):
+    for option, one in options_of(name).items():
+        if not (option == "noise" and "plane_dim" in options):  # which needs the plane
+            assert not all(same(chosen, run({**options, option: value})) for value in values(one)), option
+            run({**options, option: None})  # its own default
+    with pytest.raises(UserError, match=r"no_such_option: .* has no such option"):
         build(name, no_such_option=1)
 
 

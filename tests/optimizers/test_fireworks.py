@@ -148,12 +148,12 @@ def test_losers_restart_at_the_first_amplitude() -> None:
 
 @pytest.mark.parametrize("fireworks", [0, 6])
 def test_too_many_fireworks_are_refused(fireworks: int) -> None:
-    with pytest.raises(UserError, match="--population 20; it takes 1 to 5"):
+    with pytest.raises(UserError, match="a population of 20; it takes 1 to 5"):
         make_optimizer("fireworks", DIM, 20, fireworks=fireworks)
 
 
 def test_too_small_a_population_is_refused() -> None:
-    with pytest.raises(UserError, match=r"--population: 3 .* at least 4"):
+    with pytest.raises(UserError, match=r"population: 3 .* at least 4"):
         make_optimizer("fireworks", DIM, 3)
 
 

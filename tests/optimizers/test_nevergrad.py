@@ -11,7 +11,7 @@ from dfolora.optimizers import make_optimizer
 # One candidate at a time, by nature or by what it delegates to; a missing package; broken with this numpy.
 @pytest.mark.parametrize("algorithm", ["Cobyla", "SPSA", "Carola3", "AX", "BayesOptimBO", "BAR4"])
 def test_methods_that_cannot_serve_are_refused_at_once(algorithm: str) -> None:
-    with pytest.raises(UserError, match=f"nevergrad:{algorithm} .*--population") as caught:
+    with pytest.raises(UserError, match=f"nevergrad:{algorithm} .*population") as caught:
         make_optimizer(f"nevergrad:{algorithm}", 8)
     assert "\n" not in str(caught.value)
 

@@ -72,11 +72,11 @@ def test_frozen() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("guassian", 3, 0), "--noise: unknown 'guassian'.*'gaussian'"),
-        (("plane", 3, 0, 0), "--plane-dim: 0"),
-        (("plane", 3, 0, 5, 0), "--plane-steps: 0"),
-        (("gaussian", 3, 0, 5), "--plane-dim: it is for --noise plane"),
-        (("rademacher", 3, 0, None, 5), "--plane-steps: it is for --noise plane"),
+        (("guassian", 3, 0), "noise: unknown 'guassian'.*'gaussian'"),
+        (("plane", 3, 0, 0), "plane_dim: 0"),
+        (("plane", 3, 0, 5, 0), "plane_steps: 0"),
+        (("gaussian", 3, 0, 5), "plane_dim: it is for noise plane"),
+        (("rademacher", 3, 0, None, 5), "plane_steps: it is for noise plane"),
     ],
 )
 def test_what_cannot_work_is_refused(arguments: tuple[object, ...], named: str) -> None:
