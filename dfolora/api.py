@@ -35,7 +35,7 @@ from dfolora.runs.listener import Listener
 from dfolora.runs.log import Line
 from dfolora.settings.build import settings as settings_of
 from dfolora.settings.build import tune_settings
-from dfolora.settings.methods import SearchSettings, TuneSettings
+from dfolora.settings.methods import FullParameterSettings, SearchSettings, TuneSettings
 from dfolora.settings.model import EvaluateSettings
 from dfolora.task import Example, Task
 
@@ -192,18 +192,15 @@ def _to_the_end(method: Any, run: Run, encoder: PromptEncoder, task: Task, liste
         raise
 
 
-def _scores(
-    method: Any, run: Run, last: Line, task: Task, examples: dict[str, list[Example]]
-) -> dict[str, Any]:
+def _scores(method: Any, run: Run, last: Line, task: Task, examples: dict[str, list[Example]]) -> dict[str, Any]:
     """What is known of a run before the test set is scored."""
     settings, best = run.settings, method.problem.selection.best
-    searched = isinstance(settings, SearchSettings)
     return {
         "model": description.name_of(settings.model),
         "task": task.name,
         "method": settings.method,
         "optimizer": settings.search,
-        "subspace": description.name_of(settings.subspace) if searched else "",
+        "subspace": description.name_of(settings.subspace) if isinstance(settings, SearchSettings) else "",
         "first_order_layers": method.layers if isinstance(method, FirstOrder) else [],
         "seed": settings.seed,
         "evaluations": last.evaluations,
@@ -255,6 +252,7 @@ def _finish_weights(
 ) -> None:
     """The same for all weights: the model is loaded anew, since the search has moved it past the best step."""
     settings = run.settings
+    assert isinstance(settings, FullParameterSettings), "no other method moves all weights"
 
     def fresh() -> tuple[PromptEncoder, Bare]:
         language_model = open_model(settings)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
 from torch import Tensor
@@ -38,6 +37,7 @@ from dfolora.settings.methods import (
 from dfolora.settings.model import ModelSettings
 from dfolora.subspaces import subspace_class
 from dfolora.task import Example, Task
+from dfolora.template import names
 
 Examples = Callable[[str], list[Example]]
 """split -> examples: a task's ``load`` with its source filled in."""
@@ -128,8 +128,8 @@ def check_examples(task: Task, train: Sequence[Example]) -> None:
 def check_prompt(encoder: PromptEncoder, example: Example) -> None:
     """Raise UserError where the template or ``shorten`` name what the examples do not have."""
     template = encoder.prompt.template
-    for _, name, _, _ in Formatter().parse(template):
-        if name is not None and name != "mask" and name not in example.fields:
+    for name in names(template):
+        if name != "mask" and name not in example.fields:
             raise unknown(f"template: {template!r}", name, example.fields)
     if encoder.task.shorten and encoder.task.shorten not in example.fields:
         raise unknown("shorten", encoder.task.shorten, example.fields)
@@ -172,9 +172,11 @@ def open_method(
         chunk_tokens=settings.chunk_tokens,
         make_engine=lambda adapter, rows, chunk: Gradient(adapter, rows, labels, chunk),
     )  # fmt: skip
-    shared = (settings.rank, settings.evaluations, settings.dev_every, settings.lr, settings.weight_decay)
     if not isinstance(settings, HybridSettings):
-        return FirstOrder(with_gradient, *shared), {}
+        method = FirstOrder(
+            with_gradient, settings.rank, settings.evaluations, settings.dev_every, settings.lr, settings.weight_decay
+        )
+        return method, {}
 
     def estimator(dim: int, lr: float) -> Any:
         return make_optimizer(
@@ -182,11 +184,11 @@ def open_method(
             **{**settings.optimizer_options, "lr": lr},
         )  # fmt: skip
 
-    rank, *rest = shared
-    return Hybrid(
-        with_gradient, estimator, settings.population, rank, *rest,
-        rho=settings.rho, alpha=settings.alpha, rule=settings.first_order_layers,
-    ), {}  # fmt: skip
+    hybrid = Hybrid(
+        with_gradient, estimator, settings.population, settings.rank, settings.evaluations, settings.dev_every,
+        settings.lr, settings.weight_decay, settings.rho, settings.alpha, settings.first_order_layers,
+    )  # fmt: skip
+    return hybrid, {}
 
 
 def open_problem(
@@ -227,5 +229,5 @@ def _search(settings: SearchSettings, problem: AdapterProblem) -> Search:
 
 
 def _attach(settings: SearchSettings | FirstOrderSettings, language_model: LanguageModel) -> adapters.Adapter:
-    names = [name.strip() for name in settings.target.split(",") if name.strip()]
-    return adapters.attach(language_model, settings.rank, names)
+    modules = [name.strip() for name in settings.target.split(",") if name.strip()]
+    return adapters.attach(language_model, settings.rank, modules)

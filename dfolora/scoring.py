@@ -74,9 +74,7 @@ def metrics(encoder: PromptEncoder, examples: Sequence[Example], predictions: Pr
     return encoder.task.measure(examples, predictions.predicted)
 
 
-def save_predictions(
-    path: Path, encoder: PromptEncoder, examples: Sequence[Example], predictions: Predictions
-) -> None:
+def save_predictions(path: Path, encoder: PromptEncoder, examples: Sequence[Example], predictions: Predictions) -> None:
     """Write one JSON line per example: ``index, prediction, gold, correct`` and, of classes, ``scores``.
 
     Raises:

@@ -269,7 +269,7 @@ def _rank_agreement(
     layerwise = next(way for way in contenders if way.name == "layerwise")
     exact_adapter = adapters.attach(_model(config, "float32"), config.rank)
     exact_adapter.restore(adapter.state())
-    engines = [Engine(exact_adapter, rows, config.chunk_tokens) for rows in batches]
+    engines = [Engine(exact_adapter, rows, config.chunk_tokens or 0) for rows in batches]
     labels = torch.cat([cases.labels(rows, seed) for seed, rows in enumerate(batches)]).to(own.device)
     taus = []
     for layer, factors in candidates.items():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dfolora.errors import UserError
-from dfolora.models.adapter import Adapter, Factors
+from dfolora.models.adapter import Factors
 from dfolora.optimizers import Evaluation
 from dfolora.problems.problem import Problem
 from dfolora.subspaces.base import Measured, Subspace
@@ -144,5 +144,3 @@ def _by_layer(measured: Mapping[str, Tensor], layers: int) -> list[Measured]:
             raise UserError(f"resume: measured.safetensors belongs to another model: it has {key!r}")
         found[int(layer)][name] = tensor
     return found
-
-

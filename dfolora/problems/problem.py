@@ -12,11 +12,11 @@ from dfolora.engine import Engine, Rows
 from dfolora.errors import UserError
 from dfolora.models.adapter import Adapter, Factors
 from dfolora.optimizers import Evaluation
-from dfolora.seeds import seed_of
 from dfolora.problems.answers import Answers
 from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.objectives import Objective, check_result, cross_entropy, make_objective
 from dfolora.problems.selection import Selection
+from dfolora.seeds import seed_of
 from dfolora.task import Example
 
 MakeEngine = Callable[[Adapter, Rows, int], Engine]
@@ -91,7 +91,7 @@ class Problem:
             raise UserError(f"dtype: the model's own loss is {float(loss)} in {dtype}; try float32")
 
     def draw(self, generation: int) -> Tensor | None:
-        """The minibatch of a generation: (n,) int64, ascending; None: all examples. It depends on nothing but the seed."""
+        """The minibatch of a generation: (n,) int64, ascending, by the seed alone; None: all examples."""
         if self.batch is None:
             return None
         generator = torch.Generator().manual_seed(seed_of(self.seed, f"batch {generation}"))

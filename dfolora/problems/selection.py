@@ -17,7 +17,6 @@ from dfolora.problems.objectives import cross_entropy, likelihood
 from dfolora.runs.log import Line, finite
 from dfolora.task import Example, Metrics
 
-
 WORST = -1e9  # stands for a metric that is not a number
 
 

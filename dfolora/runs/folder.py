@@ -28,7 +28,7 @@ from dfolora.runs.files import file_hash, read_tensors, write_tensors, write_tex
 from dfolora.runs.log import Line
 from dfolora.settings.build import saved, tune_settings
 from dfolora.settings.methods import TuneSettings
-from dfolora.settings.options import as_text
+from dfolora.settings.options import as_text, typed
 from dfolora.settings.yaml_file import read_yaml
 
 _PACKAGES = ("dfolora", "torch", "transformers", "peft", "cma", "nevergrad", "numpy")
@@ -109,6 +109,7 @@ class Run:
         values["trust_remote_code"] = False  # never because a file says so
         lock = _locked(path)
         try:
+            budget = typed("budget", budget, int | None)
             settings = tune_settings(**{**values, **_matching(values, objects), "output": str(path)})
             lines = log.read(path / "log.jsonl", _start(path, settings))
             reached = lines[-1].evaluations if lines else 0

@@ -44,7 +44,7 @@ class Display(Listener):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        self._stop()
 
     def stage(self, text: str) -> None:
         if self.live:
@@ -70,7 +70,7 @@ class Display(Listener):
 
     def interrupted(self) -> None:
         """Say how to go on."""
-        self.bar.stop()
+        self._stop()
         self._print("interrupted" + (f"; go on with: dfolora tune --resume {self.run.folder}" if self.run else ""))
 
     def progress(self, line: Line, best: Line) -> None:
@@ -90,7 +90,7 @@ class Display(Listener):
 
     def scores(self, scores: dict[str, Any]) -> None:
         """The table at the end, on standard output."""
-        self.bar.stop()
+        self._stop()
         table = Table(title=f"{scores['task']}, seed {scores['seed']}, {scores['evaluations']} evaluations", box=None)
         for column in ("split", "examples", "metric", "zero-shot", "tuned", "change"):
             table.add_column(column, justify="left" if column in ("split", "metric") else "right")
@@ -106,6 +106,10 @@ class Display(Listener):
         Console(file=sys.stdout, emoji=False, markup=False).print(table)
         what = "adapter" if "adapter" in scores else "model_folder"
         print(f"{what.replace('_', ' ')}: {scores[what]}")
+
+    def _stop(self) -> None:
+        if self.live:
+            self.bar.stop()
 
     def _warn(self, line: Line) -> None:
         assert self.run is not None, "a run starts before it gets on"

@@ -53,7 +53,7 @@ def tune_settings(**values: Any) -> TuneSettings:
     return kind(**values)
 
 
-def settings(kind: type[Settings], **values: Any) -> Settings:
+def settings(kind: type[Settings], /, **values: Any) -> Settings:
     """Settings of any other command.
 
     Raises:
@@ -74,15 +74,14 @@ def optimizer_options(kind: type[TuneSettings], optimizer: Any = None) -> dict[s
         return {}
     from dfolora.optimizers import options_of
 
-    found = options_of(optimizer or fields["optimizer"].default)
+    chosen: Any = optimizer or fields["optimizer"].default
+    found = options_of(chosen)
     return {name: option for name, option in found.items() if name not in fields}
 
 
 def refusal(name: str, kind: type[TuneSettings], optimizer: Any = None) -> UserError:
     """The error for an option that a method and its optimizer do not take: who does, or what is meant."""
-    takers = [
-        other.method for other in METHODS.values() if name in {field.name for field in dataclasses.fields(other)}
-    ]
+    takers = [other.method for other in METHODS.values() if name in {field.name for field in dataclasses.fields(other)}]
     if takers:
         return UserError(f"{name}: the method {kind.method} does not take it; it is for {', '.join(takers)}")
     from dfolora.optimizers import REGISTRY, options_of

@@ -1,4 +1,4 @@
-"""What a run of ``tune`` is told, one dataclass for each method: it has the options that the method takes, no others."""
+"""What a run of ``tune`` is told: one dataclass for each method, with the options that the method takes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ class TuneSettings(ModelSettings):
     )
     budget: int = option(3000, "evaluations: candidates, or gradient steps, on the few-shot set", group=SEARCH, least=1)
     extend: int | None = option(
-        None, "evaluations to go on to where a finished run is extended (by --resume RUN --budget N)", group=RUN, least=1
+        None,
+        "evaluations that a run goes on to beyond its budget: --resume RUN --budget N",
+        group=RUN,
+        least=1,
     )
     dev_every: int | None = option(
         None,
@@ -59,7 +62,9 @@ class SearchSettings(TuneSettings):
     method: ClassVar[str] = "search"
 
     optimizer: Any = option("cma", "see `dfolora optimizers`", group=SEARCH)
-    optimizer_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "what the optimizer takes itself"})
+    optimizer_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "what the optimizer takes itself"}
+    )
     subspace: Any = option("pca", "where to search: see `dfolora subspaces`", group=SEARCH)
     subspace_dim: int = option(
         500, "numbers per layer that are searched; some subspaces have their own count", group=SEARCH, least=1
@@ -147,7 +152,9 @@ class HybridSettings(FirstOrderSettings):
         "importance", "which layers get gradients", group=SEARCH, choices=("importance", "last", "random")
     )
     optimizer: Any = option("spsa", "zeroth-order estimator of the other layers", group=SEARCH)
-    optimizer_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "what the estimator takes itself"})
+    optimizer_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "what the estimator takes itself"}
+    )
     population: int = option(2, "probes of a step", group=SEARCH, least=1)
     sigma: float = option(1e-2, "standard deviation of a probe", group=SEARCH, above=0)
 
@@ -199,7 +206,9 @@ class FullParameterSettings(TuneSettings):
         if self.best_share is not None and self.optimizer != "guided":
             raise UserError(f"best_share: {self.optimizer} does not take it; it is for guided")
         if not isinstance(self.model, str):
-            raise UserError("model: give a hub id or a folder; all weights are moved, so that it is loaded anew at the end")
+            raise UserError(
+                "model: all weights are moved, so that it is loaded anew at the end; give a hub id or a folder"
+            )
         if self.quantize:
             raise UserError("quantize: weights that are quantised cannot be moved; leave it out")
         self.require(self.size)

@@ -58,9 +58,7 @@ class ModelSettings(Options):
     label_words: Any = option(
         "", "a word per label value, such as '0=bad,1=great'; for a sentence encoder, sentences", group=DATA
     )
-    shorten: str = option(
-        "", "the text column that is cut when a prompt is too long; nothing: the first", group=DATA
-    )
+    shorten: str = option("", "the text column that is cut when a prompt is too long; nothing: the first", group=DATA)
 
     new_tokens: int | None = option(
         None, "most tokens of an answer that is generated; nothing: as the task says", group=DATA, least=1

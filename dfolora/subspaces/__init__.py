@@ -8,7 +8,9 @@ from dfolora.registry import Registry
 from dfolora.subspaces.lora import SUBSPACE_NAMES, Subspace
 from dfolora.subspaces.lora import subspace_class as _by_name
 
-REGISTRY = Registry("subspace", {name: ("dfolora.subspaces.lora:X", "") for name in SUBSPACE_NAMES}, "dfolora.subspaces")
+REGISTRY = Registry(
+    "subspace", {name: ("dfolora.subspaces.lora:X", "") for name in SUBSPACE_NAMES}, "dfolora.subspaces"
+)
 
 
 def subspace_class(subspace: Any) -> type[Subspace]:

@@ -28,8 +28,8 @@ def rows_loss(
         language_model: the model that is tuned; of any kind.
         rows: what ``PromptEncoder.encode`` gives.
         labels: (N,) int64, what ``PromptEncoder.labels`` gives.
-        objective: scores (1, N, C) and labels to losses (1,) or (1, N); None: cross-entropy, that of the answers' tokens where no
-            example has two to choose from.
+        objective: scores (1, N, C) and labels to losses (1,) or (1, N); None: cross-entropy, that of the
+            answers' tokens where no example has two to choose from.
         chunk_tokens: most padded tokens in one forward; 0: what is fastest and fits.
 
     Returns:

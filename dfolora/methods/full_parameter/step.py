@@ -1,4 +1,4 @@
-"""What one step on all weights did, as a few numbers: with the weights that a run began with they give those after it."""
+"""What one step on all weights did, as a few numbers: with the weights before it they give those after it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class Step:
             weights = {int(k): float(c) for k, c in note["weights"].items()}
             slopes = [float(slope) for slope in note["slopes"]]
             lr = float(note["lr"])
-            if not all(map(math.isfinite, (lr, *weights.values(), *slopes))) or not all(0 <= k < 2**32 for k in weights):
+            if not all(map(math.isfinite, (lr, *weights.values(), *slopes))) or not all(
+                0 <= k < 2**32 for k in weights
+            ):
                 raise ValueError("a number that no step has")
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise UserError(f"resume: the note of generation {step + 1} is not that of a step ({error})") from error
