@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from dfolora.errors import UserError, unknown
@@ -16,7 +17,7 @@ from dfolora.flags import Parser, add_settings, as_flags
 from dfolora.settings.build import optimizer_options, refusal
 from dfolora.settings.methods import METHODS
 from dfolora.settings.model import BenchSettings, EvaluateSettings
-from dfolora.settings.options import flag
+from dfolora.settings.options import Options, flag
 from dfolora.settings.presets import PRESETS
 from dfolora.settings.yaml_file import read_yaml
 
@@ -147,10 +148,25 @@ def _stranger(word: str, command: str, argv: list[str]) -> UserError:
     return unknown("flag", name, known)
 
 
-def _values(values: dict[str, Any]) -> dict[str, Any]:
-    """Flags over the YAML file."""
+def _values(values: dict[str, Any], kind: type[Options] | None = None) -> dict[str, Any]:
+    """Flags over the YAML file, which may serve several commands.
+
+    Args:
+        values: the flags, ``config`` among them.
+        kind: the settings of a command that leaves aside what is only for ``tune``; None: it is ``tune``.
+    """
     path = values.pop("config")
-    return {**(read_yaml(path) if path else {}), **values}
+    if not path:
+        return values
+    file = {name.replace("-", "_"): value for name, value in read_yaml(path).items()}
+    if str(file.get("output", "")) == str(Path(path).parent):
+        del file["output"]  # the settings of a run, for another one
+    if kind is not None:
+        taken = {field.name for field in dataclasses.fields(kind)}
+        tuning = {field.name for each in METHODS.values() for field in dataclasses.fields(each)} | {"method", "preset"}
+        tuning |= set(optimizer_options(METHODS["search"], file.get("optimizer"))) if file.get("optimizer") else set()
+        file = {name: value for name, value in file.items() if name in taken or name not in tuning}
+    return {**file, **values}
 
 
 def _tune(values: dict[str, Any], as_json: bool) -> int:
@@ -186,7 +202,7 @@ def _evaluate(values: dict[str, Any], as_json: bool) -> int:
     from dfolora import api
     from dfolora.runs.progress import Display
 
-    values = _values(values)
+    values = _values(values, EvaluateSettings)
     run = values.pop("run", None)
     if run:
         if values.get("adapter"):
@@ -207,7 +223,7 @@ def _bench(values: dict[str, Any], as_json: bool) -> int:
     from dfolora.bench.command import bench_command
     from dfolora.runs.progress import bench_table
 
-    measured = bench_command(_values(values), say=lambda line: print(line, file=sys.stderr))
+    measured = bench_command(_values(values, BenchSettings), say=lambda line: print(line, file=sys.stderr))
     if as_json:
         print(json.dumps(measured))
     else:

@@ -229,5 +229,6 @@ def _search(settings: SearchSettings, problem: AdapterProblem) -> Search:
 
 
 def _attach(settings: SearchSettings | FirstOrderSettings, language_model: LanguageModel) -> adapters.Adapter:
-    modules = [name.strip() for name in settings.target.split(",") if name.strip()]
+    names = settings.target.split(",") if isinstance(settings.target, str) else settings.target
+    modules = [str(name).strip() for name in names if str(name).strip()]
     return adapters.attach(language_model, settings.rank, modules)

@@ -81,16 +81,16 @@ def optimizer_options(kind: type[TuneSettings], optimizer: Any = None) -> dict[s
 
 def refusal(name: str, kind: type[TuneSettings], optimizer: Any = None) -> UserError:
     """The error for an option that a method and its optimizer do not take: who does, or what is meant."""
-    takers = [other.method for other in METHODS.values() if name in {field.name for field in dataclasses.fields(other)}]
-    if takers:
-        return UserError(f"{name}: the method {kind.method} does not take it; it is for {', '.join(takers)}")
     from dfolora.optimizers import REGISTRY, options_of
 
-    takers = [other for other in REGISTRY.names() if name in options_of(other)]
-    if takers:
-        default = {field.name: field.default for field in dataclasses.fields(kind)}.get("optimizer", kind.method)
-        chosen = as_text(optimizer or default)
-        return UserError(f"{name}: {chosen} does not take it; it is for {', '.join(takers)}")
+    methods = [m.method for m in METHODS.values() if name in {field.name for field in dataclasses.fields(m)}]
+    optimizers = [other for other in REGISTRY.names() if name in options_of(other)]
+    default = {field.name: field.default for field in dataclasses.fields(kind)}.get("optimizer")
+    if optimizers and default is not None and kind.method != "full-parameter":
+        return UserError(f"{name}: {as_text(optimizer or default)} does not take it; it is for {', '.join(optimizers)}")
+    if methods or optimizers:
+        who = ", ".join(methods or ["search"])
+        return UserError(f"{name}: the method {kind.method} does not take it; it is for {who}")
     known = {field.name for field in dataclasses.fields(kind)} | set(optimizer_options(kind, optimizer))
     return unknown("option", name, {*known, "method", "preset"})
 

@@ -71,7 +71,7 @@ class SearchSettings(TuneSettings):
     )
     scale: float = option(1.0, "relative change of a module's output at |z| = sqrt(d)", group=SEARCH, above=0)
     rank: int = option(4, "rank of the LoRA modules", group=SEARCH, least=1)
-    target: str = option("", "modules to adapt, by role or name; nothing: query and key", group=SEARCH)
+    target: Any = option("", "modules to adapt, by role or name; nothing: query and key", group=SEARCH)
     mode: str = option(
         "layerwise", "one layer at a time, or all layers at once", group=SEARCH, choices=("layerwise", "joint")
     )
@@ -124,7 +124,7 @@ class FirstOrderSettings(TuneSettings):
     lr: float = option(1e-3, "learning rate of AdamW", group=SEARCH, above=0)
     weight_decay: float = option(0.0, "AdamW's decay of A and B", group=SEARCH, least=0)
     rank: int = option(4, "rank of the LoRA modules", group=SEARCH, least=1)
-    target: str = option("", "modules to adapt, by role or name; nothing: query and key", group=SEARCH)
+    target: Any = option("", "modules to adapt, by role or name; nothing: query and key", group=SEARCH)
 
     @property
     def search(self) -> str:
