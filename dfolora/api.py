@@ -27,7 +27,7 @@ from dfolora.problems.objectives import make_objective
 from dfolora.runs.card import model_card
 from dfolora.runs.folder import Run
 from dfolora.settings.config import EvaluateConfig, ModelConfig, TuneConfig
-from dfolora.subspaces.lora import subspace_class
+from dfolora.subspaces import subspace_class
 from dfolora.task import Example, Metrics, Prompt, Task
 
 Examples = Callable[[str], list[Example]]

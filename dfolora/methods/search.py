@@ -28,8 +28,8 @@ from dfolora.problems.objectives import Objective, cross_entropy, make_objective
 from dfolora.problems.selection import Selection
 from dfolora.runs.folder import Generation, Run, checksum, finite
 from dfolora.settings.config import TuneConfig
+from dfolora.subspaces import Measured, Subspace, subspace_class
 from dfolora.subspaces import measure as statistics
-from dfolora.subspaces.lora import Measured, Subspace, subspace_class
 from dfolora.task import Example
 
 Progress = Callable[[Generation, Generation], None]

@@ -28,7 +28,7 @@ from torch import Tensor
 from dfolora.settings.config import TuneConfig
 from dfolora.errors import UserError
 from dfolora.settings.options import build, read_yaml
-from dfolora.subspaces.lora import Measured
+from dfolora.subspaces.base import Measured
 
 _PACKAGES = ("dfolora", "torch", "transformers", "peft", "cma", "nevergrad", "numpy")
 
