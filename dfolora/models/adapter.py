@@ -7,10 +7,8 @@ alpha / r is 1 here, so that what a subspace writes is what the model gets.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from torch import Tensor
 from dfolora.errors import UserError
 from dfolora.models.load import LanguageModel
 from dfolora.models.targets import block_of, features, searched_rows, target_names
+from dfolora.models.tuned import TunedModel
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 """One layer's candidates: module name -> (A (P, r, in), B (P, out, r)). A or B may be expanded views over P."""
@@ -72,7 +71,7 @@ class Layer:
 
 
 @dataclass
-class Adapter:
+class Adapter(TunedModel):
     """LoRA on a model, by layer.
 
     Attributes:
@@ -81,12 +80,14 @@ class Adapter:
         layers: the adapted blocks, in the order of their names in the model.
         versions: per layer, how often its factors were written; caches of hidden states compare it.
         active: per layer, False while its factors are known to add nothing (B is 0), so that nothing need be computed.
+        learned: what the engine has found out about the model.
     """
 
     peft_model: PeftModel
     layers: list[Layer]
     versions: list[int] = field(default_factory=list)
     active: list[bool] = field(default_factory=list)
+    learned: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.versions = [0] * len(self.layers)
@@ -106,7 +107,7 @@ class Adapter:
 
     def moved(self, layer: int) -> None:
         """To be called once a layer's factors have been changed in place."""
-        self.versions[layer] += 1
+        super().moved(layer)
         self.active[layer] = bool(self._b_norm(self.layers[layer]) != 0)
 
     def write(self, layer: int, factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
@@ -136,17 +137,8 @@ class Adapter:
         for index, factors in enumerate(self.state()):
             self.write(index, {name: (a, torch.zeros_like(b)) for name, (a, b) in factors.items()})
 
-    def save(self, folder: Path, card: str) -> None:
-        """Write a standard PEFT folder with safetensors and a model card; all of it or nothing."""
-        for left in folder.parent.glob(folder.name + ".partial-*"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        partial = folder.with_name(folder.name + f".partial-{os.getpid()}")
-        self._write_folder(partial)
-        (partial / "README.md").write_text(card, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-
     def _write_folder(self, folder: Path) -> None:
+        """A standard PEFT folder with safetensors."""
         with warnings.catch_warnings():
             # PEFT asks the hub whether the vocabulary changed; offline it says that it could not.
             warnings.filterwarnings("ignore", message="Could not find a config file")
