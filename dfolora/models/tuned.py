@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,15 +46,23 @@ class TunedModel(ABC):
     def restore(self, state: Sequence[Factors]) -> None:
         """Write what ``state`` gave."""
 
-    def save(self, folder: Path, card: str) -> None:
-        """Write a folder that can be loaded again, and a model card in it; all of it or nothing."""
+    def save(self, folder: Path, texts: Mapping[str, str]) -> None:
+        """Write a folder that can be loaded again, whole or not at all.
+
+        Args:
+            folder: replaced where it is there.
+            texts: file name -> content of what else goes into it, such as the model card ``README.md``.
+        """
         for left in folder.parent.glob(folder.name + ".partial-*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
         partial.mkdir()
         self._write_folder(partial)
-        (partial / "README.md").write_text(card, encoding="utf-8")
-        mode = (partial / "README.md").stat().st_mode  # what the umask allows; safetensors allows the owner alone
+        for name, text in texts.items():
+            (partial / name).write_text(text, encoding="utf-8")
+        (partial / ".mode").touch()
+        mode = (partial / ".mode").stat().st_mode  # what the umask allows; safetensors allows the owner alone
+        (partial / ".mode").unlink()
         for file in partial.rglob("*"):
             if file.is_file():
                 file.chmod(mode)
