@@ -26,8 +26,8 @@ from dfolora.models import adapter as adapters
 from dfolora.models.adapter import Adapter
 from dfolora.optimizers import make_optimizer
 from dfolora.problems.objectives import cross_entropy
+from dfolora.subspaces import Subspace, subspace_class
 from dfolora.subspaces import measure as inputs
-from dfolora.subspaces.lora import Subspace, subspace_class
 
 EPS, LR, RANK = 1e-2, 1e-4, 4
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
 import torch
@@ -13,16 +14,16 @@ from torch import Tensor
 
 from dfolora.engine import Engine, Rows
 from dfolora.errors import UserError
-from dfolora.models.adapter import Adapter
+from dfolora.models.adapter import Adapter, LoraModule
 from dfolora.problems.objectives import cross_entropy
+from dfolora.subspaces import Subspace, subspace_class, subspace_names, subspace_options
 from dfolora.subspaces import measure as statistics
-from dfolora.subspaces.directions import principal_directions
-from dfolora.subspaces.lora import SUBSPACE_NAMES, Subspace, subspace_class
+from dfolora.subspaces.directions import principal_directions, whitened
 
 RANK, DIM, SCALE, SEED = 3, 41, 0.2, 7
-LINEAR = [name for name in SUBSPACE_NAMES if name not in ("factors", "lora", "paper")]
+LINEAR = [name for name in subspace_names() if subspace_class(name).linear]
 MODELS = ["roberta", "gpt2", "llama", "gpt_neox", "t5"]
-every_name = pytest.mark.parametrize("name", SUBSPACE_NAMES)
+every_name = pytest.mark.parametrize("name", subspace_names())
 
 
 @functools.cache
@@ -159,7 +160,7 @@ def test_the_loss_is_even_in_the_papers_z() -> None:
 
 @every_name
 def test_seeds(name: str) -> None:
-    """The same seed gives the same factors whatever the global generator does; ``xs`` and A of ``pca`` draw nothing."""
+    """The same seed gives the same factors whatever the global generator does."""
     z = normal(2, make(name).dim)
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -170,8 +171,8 @@ def test_seeds(name: str) -> None:
     for key, (a, b) in first.items():
         assert torch.equal(a, second[key][0])
         assert torch.equal(b, second[key][1])
-        assert torch.equal(a, other[key][0]) == (name in ("pca", "xs"))
-        assert torch.equal(b, other[key][1]) == (name in ("full", "factors", "lora", "xs"))
+        unchanged = torch.equal(a, other[key][0]) and torch.equal(b, other[key][1])
+        assert unchanged != subspace_class(name).draws
 
 
 @every_name
@@ -291,11 +292,73 @@ def test_xs_follows_the_weights(model: str) -> None:
         assert outside.norm() < 1e-4 * b.norm()
 
 
+class Diagonal(Subspace):
+    """Every module's leading inputs, each moved by one number of z; all that a package of one's own needs to write."""
+
+    def __init__(self, *arguments: Any, strength: Annotated[float, "of a change"] = 1.0, **common: Any) -> None:
+        self.strength = strength
+        super().__init__(*arguments, **common)
+
+    @classmethod
+    def a_side(cls, module: LoraModule, x: Tensor, rank: int, seed: int) -> Tensor:
+        return whitened(principal_directions(x, rank), x)
+
+    def build(self, dim: int) -> None:
+        self.dim = self.rank * len(self.layer.modules)
+        self.out = {
+            name: self.normal(name, 1, module.out_features if module.rows is None else len(module.rows))
+            for name, module in self.layer.modules.items()
+        }
+
+    def b_side(self, name: str, module: LoraModule, z: Tensor) -> Tensor:
+        part = z.view(len(z), -1, self.rank)[:, list(self.layer.modules).index(name)]
+        return self.strength * self.scale * self.out_std[name] * part[:, None] * self.out[name].T / self.rank**0.5
+
+
+def test_a_class_of_ones_own_is_enough() -> None:
+    assert subspace_class(Diagonal) is Diagonal
+    assert list(subspace_options(Diagonal)) == ["strength"]
+    assert subspace_options("pca") == {}
+    adapter, _, engine = bed("gpt2")
+    measured = statistics.measure(adapter, engine, Diagonal, RANK, SEED)[1]
+    arguments = (adapter.layers[1], measured, RANK, DIM, SEED, SCALE, torch.device("cpu"))
+    subspace, strong = Diagonal(*arguments), Diagonal(*arguments, strength=2.0)
+    z = normal(200, subspace.dim)
+    for key, (a, b) in subspace.factors(z).items():
+        x, kept = inputs("gpt2")[key], subspace.layer.modules[key].rows
+        assert kept is not None
+        change = torch.einsum("ti,pri,por->pto", x, a, b[:, kept])
+        own = (x @ subspace.layer.modules[key].weight[kept].T).std()
+        assert float(change.square().mean().sqrt() / own) == pytest.approx(SCALE, rel=0.2)
+        assert torch.allclose(strong.factors(z)[key][1], 2 * b)
+    zero, moved = engine.scores(subspace.factors(torch.stack([0 * z[0], z[0]])))
+    assert not torch.allclose(zero, moved, atol=1e-5)
+
+
+def test_one_from_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "narrow.py").write_text("from dfolora.subspaces.pca import Pca\nclass Narrow(Pca): ...\n")
+    folder = tmp_path / "narrow-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: narrow\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[dfolora.subspaces]\nnarrow = narrow:Narrow\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "narrow" in subspace_names()
+    assert issubclass(subspace_class("narrow"), subspace_class("pca"))
+    with pytest.raises(UserError, match="did you mean 'narrow'"):
+        subspace_class("narow")
+
+
+@pytest.mark.parametrize("wrong", [3, dict, Diagonal.a_side])
+def test_what_is_no_subspace(wrong: Any) -> None:
+    with pytest.raises(UserError, match=r"subspace: .* is none; give a name such as 'pca'"):
+        subspace_class(wrong)
+
+
 def test_dimensions_too_small() -> None:
     for name, dim in (("pca", 1), ("frozen-a", 1), ("paper", 3)):
-        with pytest.raises(UserError, match=f"--subspace-dim: {dim} cannot work") as caught:
+        with pytest.raises(UserError, match=f"subspace_dim: {dim} cannot work") as caught:
             make(name, dim=dim)
         assert "\n" not in str(caught.value)
         assert make(name, dim=dim + 1).dim == dim + 1
-    with pytest.raises(UserError, match="--subspace: unknown 'pcaa'; did you mean 'pca'"):
+    with pytest.raises(UserError, match="subspace: unknown 'pcaa'; did you mean 'pca'"):
         subspace_class("pcaa")

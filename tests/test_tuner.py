@@ -19,7 +19,7 @@ from dfolora.problems.objectives import OBJECTIVE_NAMES
 from dfolora.problems.selection import Selection
 from dfolora.runs.folder import Generation
 from dfolora.settings.presets import PRESETS
-from dfolora.subspaces.lora import SUBSPACE_NAMES
+from dfolora.subspaces import subspace_names
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def config_of(scores: dict[str, Any]) -> LoraConfig:
 
 
 @pytest.mark.parametrize("mode", ["layerwise", "joint"])
-@pytest.mark.parametrize("subspace", SUBSPACE_NAMES)
+@pytest.mark.parametrize("subspace", subspace_names())
 def test_every_subspace(tune: Tune, subspace: str, mode: str) -> None:
     scores, lines = tune("--subspace", subspace, "--mode", mode)
     assert scores["subspace"] == subspace

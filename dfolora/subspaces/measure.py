@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dfolora.engine import Engine
 from dfolora.models.adapter import Adapter
-from dfolora.subspaces.lora import Measured, Subspace
+from dfolora.subspaces.base import Measured, Subspace
 
 MAX_TOKENS = 4096  # enough for the leading directions of any width, and a bound on memory
 
