@@ -235,7 +235,7 @@ def test_only_blocks_that_read_text_are_adapted(targets: tuple[str, ...], tmp_pa
         adapter.write(index, candidates(adapter, index, 1, seed=index))
     rows = word_rows("causal")
     assert farthest(Engine(adapter, rows).incumbent_scores(), plain_scores(adapter, rows)) < 1e-4
-    adapter.save(tmp_path / "a", "")
+    adapter.save(tmp_path / "a", {"README.md": ""})
     assert not re.search(r"vision_|\\.vision", (tmp_path / "a" / "adapter_config.json").read_text())
     again = adapters.load(LanguageModel(picture_and_text(), NoTokenizer(), "causal", "pictures"), str(tmp_path / "a"))
     assert farthest(plain_scores(again, rows), plain_scores(adapter, rows)) < 1e-5
@@ -316,7 +316,7 @@ def test_read_write_restore_clear() -> None:
 def test_peft_reads_what_is_saved(name: str, tmp_path: Path) -> None:
     adapter, rows = attached(name), word_rows(ZOO[name][0])
     folder = tmp_path / "adapter"
-    adapter.save(folder, "# A card\n")
+    adapter.save(folder, {"README.md": "# A card\n"})
     assert {file.name for file in folder.iterdir()} == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
     assert (folder / "README.md").read_text() == "# A card\n"
     expected = Engine(adapter, rows).incumbent_scores()
@@ -364,7 +364,7 @@ def test_an_adapter_with_a_scale_of_its_own(settings: dict[str, Any], tmp_path: 
     engine = Engine(adapter, rows)
     assert farthest(engine.incumbent_scores(), expected) < 1e-5
     assert farthest(engine.scores(adapter.read(1))[0], expected) < 1e-5
-    adapter.save(tmp_path / "again", "")
+    adapter.save(tmp_path / "again", {"README.md": ""})
     with torch.no_grad():
         again = peft.PeftModel.from_pretrained(build("bert"), str(tmp_path / "again")).eval()
         assert farthest(read(rows, again(**rows.inputs)), expected) < 1e-5
@@ -375,13 +375,13 @@ def test_adapters_that_cannot_be_loaded(tmp_path: Path) -> None:
     model = language_model("bert")
     refused("holds no adapter_config.json", adapters.load, model, str(tmp_path / "nowhere"))
     refused("holds no adapter_config.json", adapters.load, model, str(tmp_path))
-    attached("gpt2").save(tmp_path / "gpt2", "")
+    attached("gpt2").save(tmp_path / "gpt2", {"README.md": ""})
     refused("does not fit 'bert'; it was made for gpt2", adapters.load, model, str(tmp_path / "gpt2"))
 
 
 @pytest.mark.parametrize("part", ["use_dora", "lora_bias"])
 def test_more_than_plain_lora_is_refused(part: str, tmp_path: Path) -> None:
-    attached("bert").save(tmp_path / "a", "")
+    attached("bert").save(tmp_path / "a", {"README.md": ""})
     config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     (tmp_path / "a" / "adapter_config.json").write_text(json.dumps({**config, part: True}))
     refused(rf"not a plain LoRA adapter \({part}\)", adapters.load, language_model("bert"), str(tmp_path / "a"))
@@ -389,16 +389,16 @@ def test_more_than_plain_lora_is_refused(part: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["not json", "[1]", '{"peft_type": "IA3"}', '{"peft_type": "LORA", "r": "x"}'])
 def test_a_spoiled_configuration(content: str, tmp_path: Path) -> None:
-    attached("bert").save(tmp_path / "a", "")
+    attached("bert").save(tmp_path / "a", {"README.md": ""})
     (tmp_path / "a" / "adapter_config.json").write_text(content)
     refused("adapter: ", adapters.load, language_model("bert"), str(tmp_path / "a"))
 
 
 def test_spoiled_weights(tmp_path: Path) -> None:
-    attached("bert").save(tmp_path / "a", "")
+    attached("bert").save(tmp_path / "a", {"README.md": ""})
     (tmp_path / "a" / "adapter_model.safetensors").write_bytes(b"no weights at all")
     refused("does not fit 'bert'", adapters.load, language_model("bert"), str(tmp_path / "a"))
-    attached("bert", targets=("query",)).save(tmp_path / "b", "")
+    attached("bert", targets=("query",)).save(tmp_path / "b", {"README.md": ""})
     config = json.loads((tmp_path / "b" / "adapter_config.json").read_text())
     config["target_modules"] = ["query", "key"]  # names modules whose weights are not there
     (tmp_path / "b" / "adapter_config.json").write_text(json.dumps(config))
@@ -408,7 +408,7 @@ def test_spoiled_weights(tmp_path: Path) -> None:
 def test_a_failing_save_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = attached("bert")
     folder = tmp_path / "adapter"
-    adapter.save(folder, "old")
+    adapter.save(folder, {"README.md": "old"})
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     adapter.write(0, candidates(adapter, 0, 1, seed=8))
 
@@ -419,9 +419,9 @@ def test_a_failing_save_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytes
         with monkeypatch.context() as patch:
             patch.setattr(target, what, fail)
             with pytest.raises(OSError, match="no space"):
-                adapter.save(folder, "new")
+                adapter.save(folder, {"README.md": "new"})
         assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    adapter.save(folder, "new")
+    adapter.save(folder, {"README.md": "new"})
     assert (folder / "README.md").read_text() == "new"
     assert (folder / "adapter_model.safetensors").read_bytes() != before["adapter_model.safetensors"]
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]

@@ -63,7 +63,7 @@ class Abilities:
         self._resumes: dict[int, bool] = {}
 
     def find(self, length: int) -> None:
-        """Try all that an engine of texts of ``length`` tokens asks for when it is built, so that none tries it again."""
+        """Try all that an engine of texts of ``length`` tokens asks for, so that none tries it again."""
         _ = self.readout, self.ignores_full_mask
         self.first_position(length)
         if self._several_choices:

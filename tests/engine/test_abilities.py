@@ -58,7 +58,7 @@ def test_any_mix_of_lengths(name: str, lengths: tuple[int, ...]) -> None:
 
 
 def test_answers_of_several_tokens_after_answers_of_one() -> None:
-    """The first batch shows neither a prompt that is shared nor an answer of two tokens; both are tried all the same."""
+    """The first batch shows neither a shared prompt nor an answer of two tokens; both are tried all the same."""
     adapter = attached("gpt2")
     Engine(adapter, story_rows((6, 5), ([1, 1], [1, 1]), ((0, 1), (0, 1))))
     rows = story_rows((6, 5), ([3, 2], [2, 4]), ((0, 1), (0, 1)))
