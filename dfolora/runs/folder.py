@@ -74,6 +74,7 @@ class Run:
         settings = dataclasses.replace(settings, output=str(folder))
         partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
         try:
+            shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had our number
             partial.mkdir(parents=True)
             lock = _locked(partial)
             write_text(partial / "environment.json", json.dumps(environment(device, data_checksum), indent=2) + "\n")
