@@ -119,7 +119,7 @@ def test_what_is_logged_and_counted(tune: Tune) -> None:
     assert (scores["evaluations"], scores["forwards"], scores["backwards"]) == (10, 10, 10)
     assert scores["token_layers"] == lines[-1]["token_layers"]
     card = (Path(scores["adapter"]) / "README.md").read_text(encoding="utf-8")
-    assert "by back-propagation" in card
+    assert "first-order LoRA, adamw" in card
     assert "without gradients" not in card
     position = tune.base.index("--dev-every")
     tune.base = [*tune.base[:position], *tune.base[position + 2 :]]  # 20 looks in all

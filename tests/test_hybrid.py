@@ -104,7 +104,7 @@ def test_a_resumed_run_keeps_its_layers(tune: Tune, tmp_path: Path, monkeypatch:
         (["--budget", "2"], "--budget: 2 is less than one step of 3 evaluations"),
         (["--objective", "metric"], "--objective: metric has no gradient"),
         (["--method", "first-order"], "--rho: the method first-order does not take it; it is for hybrid"),
-        (["--method", "search"], "--rho: the method search does not take it; it is for hybrid"),
+        (["--method", "search"], "--lr: cma does not take it; it is for"),
     ],
 )
 def test_what_it_does_not_take(tune: Tune, tmp_path: Path, changes: list[str], said: str) -> None:
