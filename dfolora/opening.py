@@ -107,8 +107,10 @@ def open_model(settings: ModelSettings) -> LanguageModel:
     """
     if isinstance(settings.model, LanguageModel):
         return settings.model
+    if not isinstance(settings.model, (str, Path)):
+        raise UserError(f"model: {settings.model!r} is no name, no folder and nothing that dfolora.load_model gives")
     return models.load(
-        settings.model,
+        str(settings.model),
         settings.kind,
         settings.dtype,
         settings.device,
