@@ -1,224 +1,274 @@
-"""The two jobs: tune an adapter and evaluate one. Load, run, score, save; nothing is printed here."""
+"""Tune a model, evaluate one: what the command line does, for Python. Nothing is printed here."""
 
 from __future__ import annotations
 
+import dataclasses
 import gc
-import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
-from dfolora.engine import Engine
-from dfolora.errors import UserError, unknown
+from dfolora import scoring
+from dfolora.errors import UserError
+from dfolora.loop import run_method
 from dfolora.methods.first_order import FirstOrder
-from dfolora.methods.full_tuner import FullTuner, replay
-from dfolora.methods.hybrid import Hybrid
-from dfolora.methods.search import Progress, Tuner
+from dfolora.methods.full_parameter.method import AllWeights, move_to, mover
 from dfolora.models import adapter as adapters
-from dfolora.models import load as models
 from dfolora.models.adapter import Adapter
 from dfolora.models.bare import Bare
-from dfolora.models.load import LanguageModel
-from dfolora.optimizers import check_optimizer
-from dfolora.problems.answers import Answers
+from dfolora.opening import (
+    check_examples,
+    check_prompt,
+    open_method,
+    open_model,
+    open_problem,
+    open_task,
+    with_demo,
+)
+from dfolora.problems.adapters import AdapterProblem
 from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.objectives import make_objective
+from dfolora.runs import description
 from dfolora.runs.card import model_card
+from dfolora.runs.files import write_text
 from dfolora.runs.folder import Run
-from dfolora.settings.config import EvaluateConfig, ModelConfig, TuneConfig
-from dfolora.subspaces import subspace_class
-from dfolora.task import Example, Metrics, Prompt, Task
-
-Examples = Callable[[str], list[Example]]
-"""split -> examples: a task's ``load`` with its source filled in."""
-
-_METHODS: dict[str, type[Tuner] | type[FirstOrder]] = {
-    "gradient-free": Tuner, "first-order": FirstOrder, "hybrid": Hybrid,
-}  # fmt: skip
-TEST_BATCH = 512  # examples encoded at a time; the engine cuts them further
+from dfolora.runs.listener import Listener
+from dfolora.runs.log import Line
+from dfolora.settings.build import settings as settings_of
+from dfolora.settings.build import tune_settings
+from dfolora.settings.methods import FullParameterSettings, SearchSettings, TuneSettings
+from dfolora.settings.model import EvaluateSettings
+from dfolora.task import Example, Task
 
 
 def tune(
-    config: TuneConfig, task: Task, examples: Examples, resume: Run | None = None,
-    progress: Progress = lambda state, best: None, started: Callable[[Run], None] = lambda run: None,
-) -> dict[str, Any]:  # fmt: skip
-    """Tune an adapter, save it, score it beside the model as it was.
+    model: Any = "",
+    task: Any = "",
+    *,
+    resume: str | Path | None = None,
+    listener: Listener | None = None,
+    **options: Any,
+) -> Run:
+    """Tune a model for a task, save the adapter, score it beside the model as it was.
 
     Args:
-        config: everything about the run.
-        task: what to tune for.
-        examples: gives the examples of ``train``, ``dev`` and ``test``.
-        resume: an interrupted run to go on with, opened by ``Run.open``; its config is ``config``.
-        progress: called after every generation.
-        started: called once the run folder exists.
+        model: hub id, folder, or a loaded ``LanguageModel``; nothing: the demo's.
+        task: name, or a ``Task``; nothing: the demo.
+        resume: folder of a run to go on with. Everything comes from there; ``budget`` may be raised, and what was given
+            as an object must be given again.
+        listener: told how the run gets on.
+        options: any option of ``dfolora tune``: ``method``, ``preset``, ``optimizer`` (name, class, factory or
+            instance), ``subspace`` (name or class), ``objective`` (name or function of scores and labels), ``reward``
+            (function of generated texts and their examples), ``budget``, ``output``, ... See docs/reference.md.
 
     Returns:
-        The scores, as saved in ``scores.json``: ``model, task, method, optimizer, subspace, seed, evaluations,
-        token_layers, seconds, zero_shot, tuned, dev_zero_shot, dev_tuned, dev_loss, run``, ``adapter`` (where all
-        weights are tuned ``model_folder``) and a few more.
+        The run: its ``folder``, ``adapter`` and ``scores``.
 
     Raises:
-        UserError: whatever the user gave that cannot work; the run folder is made once all of it is checked.
+        UserError: whatever was given that cannot work; the run folder is made once all of it is checked.
     """
-    # Names first: a mistyped optimizer should not cost the loading of a model.
-    make_objective(config.objective, lambda found: 0.0, task.new_tokens > 0)
-    if config.method == "gradient-free":
-        subspace_class(config.subspace)
-        options = config.optimizer_options
-        check_optimizer(config.optimizer, config.population, config.sigma, config.bound or None, options)
-    train, dev = examples("train"), examples("dev")
-    test = [] if config.test_split == "none" else examples(config.test_split)
-    _check_train(task, train)
-    language_model = _load(config)
-    scorer = PromptEncoder(language_model, task, config.max_length)
-    _check_fields(task, scorer.prompt, train[0])
-    adapter, tuner = _tuner(config, language_model, scorer, train, dev)
+    listener = listener or Listener()
+    named = {name: value for name, value in (("model", model), ("task", task)) if value}
     if resume is not None:
-        resume.check_data(tuner.data_checksum)
-    if not isinstance(tuner, Tuner):
-        tuner.prepare(resume)
-        run = resume or Run.create(config, language_model.device, tuner.data_checksum)
-    elif resume is None:
-        measured = tuner.prepare()
-        run = Run.create(config, language_model.device, tuner.data_checksum)
-        run.save_subspace(measured)
-    else:
-        run = resume
-        tuner.prepare(run.load_subspace(len(adapter.layers)))
-    started(run)
-    tuner.fit(run, progress)
-    state, best = tuner.last, tuner.selection.best
-    scores: dict[str, Any] = {
-        "model": config.model,
-        "task": task.name,
-        "method": config.method,
-        "optimizer": config.search,
-        "subspace": config.subspace if config.method == "gradient-free" else "",
-        "first_order_layers": tuner.chosen if isinstance(tuner, FirstOrder) else [],
-        "seed": config.seed,
-        "evaluations": state.evaluations,
-        "token_layers": state.token_layers,
-        "dev_token_layers": state.dev_token_layers,
-        "forwards": state.forwards,
-        "backwards": state.backwards,
-        "seconds": state.seconds,
-        "zero_shot": {},
-        "tuned": {},
-        "dev_zero_shot": tuner.selection.base,
-        "dev_tuned": best.dev["metrics"] if best.dev else {},
-        "dev_loss": best.dev["loss"] if best.dev else None,
-        "selected_at": best.evaluations,
-        "examples": {"train": len(train), "dev": len(dev), config.test_split: len(test)},
-        "run": str(run.folder),
-    }
-    kind, prompt = language_model.kind, scorer.prompt
-    folder = run.folder / ("model" if config.method == "full-parameter" else "adapter")
-    scores["model_folder" if config.method == "full-parameter" else "adapter"] = str(folder)
-    if isinstance(tuner, FullTuner):
-        chosen = tuner.chosen
-        # Room for the weights as they were, from which all others follow; what loads them holds itself in circles.
-        del adapter, tuner, scorer, language_model
-        gc.collect()
-        language_model = _load(config)
-        scorer, adapter = PromptEncoder(language_model, task, config.max_length), Bare(language_model)
-        scores["zero_shot"] = score(adapter, scorer, test, config.chunk_tokens) if test else {}
-        replay(config, language_model.model, run.folder, best.generation, chosen)
-        scores["tuned"] = score(adapter, scorer, test, config.chunk_tokens) if test else {}
-    elif test:
-        scores["tuned"] = score(adapter, scorer, test, config.chunk_tokens)
-        kept = adapter.state()
-        adapter.clear()
-        scores["zero_shot"] = score(adapter, scorer, test, config.chunk_tokens)
-        adapter.restore(kept)
-    adapter.save(folder, model_card(config, scores, kind, prompt, task.new_tokens))
-    run.save_scores(scores)
-    return scores
+        run = Run.open(resume, options.pop("budget", None), **named, **options)
+        try:
+            return _tune(run.settings, run, listener)
+        finally:
+            run.close()
+    return _tune(with_demo(tune_settings(**named, **options)), None, listener)
 
 
-def _tuner(
-    config: TuneConfig, language_model: LanguageModel, scorer: PromptEncoder, train: list[Example], dev: list[Example]
-) -> tuple[Adapter, Tuner | FirstOrder | FullTuner]:
-    """What the method tunes, and what tunes it."""
-    if config.method == "full-parameter":
-        bare = Bare(language_model)
-        return bare, FullTuner(bare, scorer, train, dev, config)
-    adapter = adapters.attach(language_model, config.rank, _names(config.target))
-    return adapter, _METHODS[config.method](adapter, scorer, train, dev, config)
+def evaluate(model: Any = "", task: Any = "", *, listener: Listener | None = None, **options: Any) -> dict[str, Any]:
+    """Score a saved adapter, or a model as it is, on one split of a task.
 
-
-def evaluate(config: EvaluateConfig, task: Task, examples: Examples) -> dict[str, Any]:
-    """Score a saved adapter, or the model as it is, on one split.
+    Args:
+        model: hub id, folder or a loaded ``LanguageModel``; a ``Run``, or the folder of one or of its adapter: then
+            task, prompt and everything else is that of the run unless it is named here.
+        task: name, or a ``Task``.
+        listener: told how far it has come.
+        options: any option of ``dfolora evaluate``: ``adapter``, ``split``, ``predictions``, ``data``, ...
 
     Returns:
         ``model, adapter, task, split, examples, metrics``.
 
     Raises:
-        UserError: whatever the user gave that cannot work.
+        UserError: whatever was given that cannot work.
     """
-    found = examples(config.split)
-    language_model = _load(config)
-    scorer = PromptEncoder(language_model, task, config.max_length)
-    _check_fields(task, scorer.prompt, found[0])
-    adapter = adapters.load(language_model, config.adapter) if config.adapter else Bare(language_model)
+    from dfolora.tasks.common import split_name
+
+    named = {name: value for name, value in (("model", model), ("task", task)) if value}
+    settings = with_demo(settings_of(EvaluateSettings, **description.complete({**named, **options})))
+    settings = dataclasses.replace(settings, split=split_name(settings.split))
+    files = {"train": settings.train_file, "dev": settings.dev_file or settings.train_file, "test": settings.test_file}
+    if any(files.values()) and not files[settings.split]:
+        raise UserError(f"split: {settings.split!r} needs examples; give them as {settings.split}_file")
+    listener = listener or Listener()
+    opened, examples = open_task(settings)
+    split = examples(settings.split)
+    listener.stage(f"loading {description.name_of(settings.model)}")
+    language_model = open_model(settings)
+    encoder = PromptEncoder(language_model, opened, settings.max_length or 0)
+    check_prompt(encoder, split[0])
+    adapter = adapters.load(language_model, settings.adapter) if settings.adapter else Bare(language_model)
+    predictions = scoring.predict(adapter, encoder, split, settings.chunk_tokens, listener)
+    if settings.predictions:
+        scoring.save_predictions(Path(settings.predictions).expanduser(), encoder, split, predictions)
     return {
-        "model": config.model,
-        "adapter": config.adapter,
-        "task": task.name,
-        "split": config.split,
-        "examples": len(found),
-        "metrics": score(adapter, scorer, found, config.chunk_tokens),
+        "model": description.name_of(settings.model),
+        "adapter": settings.adapter,
+        "task": opened.name,
+        "split": settings.split,
+        "examples": len(split),
+        "metrics": scoring.metrics(encoder, split, predictions),
     }
 
 
-def score(adapter: Adapter, scorer: PromptEncoder, examples: Sequence[Example], chunk_tokens: int = 0) -> Metrics:
-    """The task's metrics of an adapter as it stands, in percent."""
-    predictions: list[Any] = []
-    for start in range(0, len(examples), TEST_BATCH):
-        part = examples[start : start + TEST_BATCH]
-        engine = Engine(adapter, scorer.encode(part), chunk_tokens)
-        if scorer.task.new_tokens:
-            predictions += Answers(engine, scorer, part).incumbent().texts
-        else:
-            predictions += engine.incumbent_scores().argmax(-1).tolist()
-    return scorer.task.measure(examples, predictions)
+def problem(model: Any = "", task: Any = "", **options: Any) -> AdapterProblem:
+    """The black box that a search works on, for a loop of your own: ``losses``, ``keep``, ``save``.
 
-
-def adapter_model(folder: str) -> str:
-    """The model that a saved adapter says it was made for; '' where it does not say.
+    Args:
+        model, task, options: as for ``tune`` with the method ``search``.
 
     Raises:
-        UserError: there is no adapter.
+        UserError: whatever was given that cannot work.
     """
+    named = {name: value for name, value in (("model", model), ("task", task)) if value}
+    settings = with_demo(tune_settings(**named, **options))
+    if not isinstance(settings, SearchSettings):
+        raise UserError(f"method: a problem is for search, not for {settings.method}")
+    opened, examples = open_task(settings)
+    train, dev = examples("train"), examples("dev")
+    check_examples(opened, train)
+    encoder = PromptEncoder(open_model(settings), opened, settings.max_length or 0)
+    check_prompt(encoder, train[0])
+    return open_problem(settings, encoder.language_model, encoder, train, dev)[0]
+
+
+def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
+    opened, examples = open_task(settings)
+    if settings.reward is not None and settings.objective == "cross-entropy":
+        settings = dataclasses.replace(settings, objective="metric")
+    make_objective(settings.objective, opened)  # a mistyped name should not cost the loading of a model
+    train, dev = examples("train"), examples("dev")
+    test = [] if settings.test_split == "none" else examples(settings.test_split)
+    check_examples(opened, train)
+    listener.stage(f"loading {description.name_of(settings.model)}")
+    language_model = open_model(settings)
+    encoder = PromptEncoder(language_model, opened, settings.max_length or 0)
+    check_prompt(encoder, train[0])
+    listener.stage("measuring the model on the few-shot set")
+    encoder.check(test)  # a row that does not fit should not show after the search
+    method, measured = open_method(settings, language_model, encoder, train, dev, run.measured() if run else None)
+    checksum = method.problem.data_checksum
+    if run is not None:
+        run.begin(checksum)
+    else:
+        run = Run.create(settings, language_model.device, checksum, measured)
+    listener.started(run)
     try:
-        config = json.loads((Path(folder).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))
-        return str(config.get("base_model_name_or_path") or "")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"--adapter: {folder!r} holds no adapter_config.json that can be read") from error
+        last = _to_the_end(method, run, encoder, opened, listener)
+        scores = _scores(method, run, last, opened, {"train": train, "dev": dev, settings.test_split: test})
+        if isinstance(method, AllWeights):
+            chosen = method.chosen
+            best = method.problem.selection.best
+            # Room for the weights as they were, from which all others follow; what loads them holds itself in circles.
+            del method, encoder, language_model
+            gc.collect()
+            _finish_weights(run, opened, test, scores, best, chosen, listener)
+        else:
+            _finish_adapter(run, method.problem.adapter, encoder, test, scores, listener)
+        run.save_scores(scores)
+    finally:
+        run.close()
+    return run
 
 
-def _load(config: ModelConfig) -> LanguageModel:
-    return models.load(
-        config.model, config.kind, config.dtype, config.device, config.trust_remote_code, config.quantize
-    )
+def _to_the_end(method: Any, run: Run, encoder: PromptEncoder, task: Task, listener: Listener) -> Line:
+    """Run the method; what is there is saved when it is interrupted."""
+    try:
+        return run_method(method, run, listener)
+    except KeyboardInterrupt:
+        if not isinstance(method, AllWeights):
+            _save(run, method.problem.adapter, encoder, f"# Stopped early: the best adapter so far for {task.name}\n")
+        raise
 
 
-def _check_train(task: Task, train: Sequence[Example]) -> None:
-    if not train:
-        raise UserError(f"--task: the training set of {task.name!r} is empty")
-    if len({example.label for example in train}) < 2 and not task.one_class_train:
-        raise UserError(f"--task: the training set of {task.name!r} holds one class only; two are needed to tell apart")
+def _scores(method: Any, run: Run, last: Line, task: Task, examples: dict[str, list[Example]]) -> dict[str, Any]:
+    """What is known of a run before the test set is scored."""
+    settings, best = run.settings, method.problem.selection.best
+    return {
+        "model": description.name_of(settings.model),
+        "task": task.name,
+        "method": settings.method,
+        "optimizer": settings.search,
+        "subspace": description.name_of(settings.subspace) if isinstance(settings, SearchSettings) else "",
+        "first_order_layers": method.layers if isinstance(method, FirstOrder) else [],
+        "seed": settings.seed,
+        "evaluations": last.evaluations,
+        "token_layers": last.token_layers,
+        "dev_token_layers": last.dev_token_layers,
+        "forwards": last.forwards,
+        "backwards": last.backwards,
+        "seconds": last.seconds,
+        "zero_shot": {},
+        "tuned": {},
+        "dev_zero_shot": method.problem.selection.base,
+        "dev_tuned": best.dev["metrics"] if best.dev else {},
+        "dev_loss": best.dev["loss"] if best.dev else None,
+        "selected_at": best.evaluations,
+        "examples": {split: len(each) for split, each in examples.items()},
+        "run": str(run.folder),
+        "model_folder" if settings.method == "full-parameter" else "adapter": run.adapter,
+    }
 
 
-def _check_fields(task: Task, prompt: Prompt, example: Example) -> None:
-    """A user's own template and ``--shorten`` may name what the examples do not have."""
-    names = [name for _, name, _, _ in Formatter().parse(prompt.template) if name is not None]
-    for name in names:
-        if name != "mask" and name not in example.fields:
-            raise unknown(f"--template: {prompt.template!r}", name, example.fields)
-    if task.shorten and task.shorten not in example.fields:
-        raise unknown("--shorten", task.shorten, example.fields)
+def _save(run: Run, tuned: Adapter, encoder: PromptEncoder, card: str) -> None:
+    folder = Path(run.adapter)
+    tuned.save(folder, card)
+    write_text(folder / description.FILE, description.text(run.settings, encoder))
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _finish_adapter(
+    run: Run, adapter: Adapter, encoder: PromptEncoder, test: list[Example], scores: dict[str, Any], listener: Listener
+) -> None:
+    """Save the adapter first, then score it; the card is written again with the scores."""
+    card = lambda: model_card(run.settings, scores, encoder)  # noqa: E731
+    _save(run, adapter, encoder, card())
+    if not test:
+        return
+    chunk = run.settings.chunk_tokens
+    tuned = scoring.predict(adapter, encoder, test, chunk, listener, "scoring the tuned model")
+    scores["tuned"] = scoring.metrics(encoder, test, tuned)
+    scoring.save_predictions(run.folder / "predictions.jsonl", encoder, test, tuned)
+    selected = adapter.state()
+    adapter.clear()
+    plain = scoring.predict(adapter, encoder, test, chunk, listener, "scoring the model as it was")
+    adapter.restore(selected)
+    scores["zero_shot"] = scoring.metrics(encoder, test, plain)
+    write_text(Path(run.adapter) / "README.md", card())
+
+
+def _finish_weights(
+    run: Run, task: Task, test: list[Example], scores: dict[str, Any], best: Line, chosen: str, listener: Listener
+) -> None:
+    """The same for all weights: the model is loaded anew, since the search has moved it past the best step."""
+    settings = run.settings
+    assert isinstance(settings, FullParameterSettings), "no other method moves all weights"
+
+    def fresh() -> tuple[PromptEncoder, Bare]:
+        language_model = open_model(settings)
+        return PromptEncoder(language_model, task, settings.max_length or 0), Bare(language_model)
+
+    encoder, bare = fresh()
+    move_to(run.logged(), best.generation, chosen, mover(settings, bare.model, lambda: 0.0))
+    _save(run, bare, encoder, model_card(settings, scores, encoder))
+    if not test:
+        return
+    tuned = scoring.predict(bare, encoder, test, settings.chunk_tokens, listener, "scoring the tuned model")
+    scores["tuned"] = scoring.metrics(encoder, test, tuned)
+    scoring.save_predictions(run.folder / "predictions.jsonl", encoder, test, tuned)
+    del encoder, bare
+    gc.collect()
+    encoder, bare = fresh()
+    plain = scoring.predict(bare, encoder, test, settings.chunk_tokens, listener, "scoring the model as it was")
+    scores["zero_shot"] = scoring.metrics(encoder, test, plain)
+    write_text(Path(run.adapter) / "README.md", model_card(settings, scores, encoder))

@@ -1,4 +1,4 @@
-"""The ``dfolora`` command: parse, call, print. It decides nothing."""
+"""The ``dfolora`` command: parse, call ``dfolora.tune`` and the like, print."""
 
 from __future__ import annotations
 
@@ -6,27 +6,52 @@ import argparse
 import dataclasses
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from dfolora.errors import UserError, unknown
-from dfolora.settings.config import BenchConfig, EvaluateConfig, ModelConfig, TuneConfig
-from dfolora.settings.options import build, flag, read_yaml
+from dfolora.flags import Parser, add_settings, as_flags
+from dfolora.settings.build import optimizer_options, refusal
+from dfolora.settings.methods import METHODS
+from dfolora.settings.model import BenchSettings, EvaluateSettings
+from dfolora.settings.options import Options, flag
+from dfolora.settings.presets import PRESETS
+from dfolora.settings.yaml_file import read_yaml
 
 SYNTHETIC = (
     "The demo's language is synthetic: its sentences come from a grammar in this package, its model was trained on it."
 )
+LISTS = {
+    "tasks": "list the tasks",
+    "optimizers": "list the optimizers",
+    "subspaces": "list the subspaces",
+    "objectives": "list what can be minimised",
+    "presets": "list the settings of published methods",
+}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: as Ctrl-C, with the exit code that is the custom."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 for success, 2 for bad input (one line on standard error), 130 when interrupted."""
+    """Run the command; 0 for success, 2 for bad input (one line on standard error), 130 or 143 when interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(list(sys.argv[1:] if argv is None else argv))
+        return _run(argv)
     except UserError as error:
-        print("dfolora: " + " ".join(str(error).split()), file=sys.stderr)
+        kinds = (*METHODS.values(), EvaluateSettings, BenchSettings)
+        names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+        names |= {"method", "preset", "resume", "config"}
+        names |= {name for name in ("lr", "best_share", "incumbent", "update", "noise", "plane_dim", "weights")}
+        print("dfolora: " + as_flags(" ".join(str(error).split()), sorted(names)), file=sys.stderr)
         return 2
+    except Terminated:
+        print("dfolora: terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("dfolora: interrupted", file=sys.stderr)
         return 130
@@ -35,106 +60,156 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse with errors of one line and near misses for flags."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message + f"; see `{self.prog} --help`")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(prog="dfolora", description="Tune LoRA adapters of any Hugging Face model without gradients.")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, kind, text in (
-        ("tune", TuneConfig, "tune an adapter; with nothing given, the embedded demo"),
-        ("evaluate", EvaluateConfig, "score a saved adapter, or a model as it is"),
-        ("bench", BenchConfig, "measure how fast a population is scored, in units of plain inference"),
-    ):
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        command.add_argument("--config", metavar="FILE", help="YAML file with any of these flags; flags win")
-        if name == "tune":
-            command.add_argument("--resume", metavar="RUN", help="go on with an interrupted run folder")
-        for field in dataclasses.fields(kind):
-            text = f"{field.metadata['help']} (default: {field.default!r})"
-            if isinstance(field.default, bool):
-                command.add_argument(flag(field.name), action="store_true", default=argparse.SUPPRESS, help=text)
-            else:
-                metavar = type(field.default).__name__.upper()
-                command.add_argument(flag(field.name), default=argparse.SUPPRESS, metavar=metavar, help=text)
-        command.add_argument("--json", action="store_true", help="print one JSON object on standard output")
-    for name, text in (("tasks", "list the tasks"), ("optimizers", "list the optimizers")):
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        command.add_argument("--json", action="store_true", help="print one JSON object on standard output")
-    return parser
-
-
 def _run(argv: list[str]) -> int:
-    parser = _parser()
+    parser = _parser(argv)
     arguments, rest = parser.parse_known_args(argv)
-    if rest:
-        commands = parser._subparsers._group_actions[0].choices  # type: ignore[union-attr]
-        known = commands.get(arguments.command, parser)._option_string_actions  # type: ignore[union-attr]
-        raise unknown("flag", rest[0].split("=")[0], known)
-    given = vars(arguments)
-    command = given.pop("command", None)
+    values = vars(arguments)
+    command = values.pop("command", None)
+    if values.pop("version", False):
+        from dfolora import __version__
+
+        print(f"dfolora {__version__}")
+        return 0
     if command is None:
         parser.print_help()
         return 0
-    as_json = given.pop("json")
+    if rest:
+        raise _stranger(rest[0], command, argv)
+    as_json = values.pop("json")
+    run = {"tune": _tune, "evaluate": _evaluate, "bench": _bench, "task": _task}.get(command)
+    return run(values, as_json) if run else _list(command, as_json)
+
+
+def _parser(argv: list[str]) -> Parser:
+    parser = Parser(prog="dfolora", description="Tune LoRA adapters of any Hugging Face model without gradients.")
+    parser.add_argument("--version", action="store_true", help="print the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    def add(name: str, text: str, more: str = "") -> Parser:
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}".strip())
+        command.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+        assert isinstance(command, Parser), "subparsers are of their parent's class"
+        return command
+
+    tune = add(
+        "tune",
+        "tune a model for a task; with nothing said, the embedded demo",
+        "What follows are the options of the method and optimizer that are named on the same line; "
+        "docs/reference.md has all of them. Example: dfolora tune --model roberta-large --task superglue/rte --seed 13",
+    )
+    tune.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
+    tune.add_argument("--resume", metavar="RUN", help="go on with a run folder; with --budget, beyond its end")
+    tune.add_argument("--method", metavar="NAME", default=argparse.SUPPRESS, help=f"{', '.join(METHODS)}")
+    tune.add_argument("--preset", metavar="NAME", default=argparse.SUPPRESS, help="a paper's settings: dfolora presets")
+    if argv[:1] == ["tune"]:
+        kind, optimizer = _asked(argv)
+        add_settings(tune, kind, optimizer, optimizer_options(kind, optimizer or None))
+    evaluate = add(
+        "evaluate", "score a saved adapter, a finished run, or a model as it is", "Example: dfolora evaluate runs/RUN"
+    )
+    evaluate.add_argument("run", nargs="?", metavar="RUN", help="folder of a run or of its adapter")
+    evaluate.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
+    add_settings(evaluate, EvaluateSettings)
+    bench = add("bench", "measure how fast a population is scored, in units of plain inference")
+    bench.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
+    add_settings(bench, BenchSettings)
+    add("task", "what one task is").add_argument("name", metavar="NAME", help="see `dfolora tasks`")
+    for name, text in LISTS.items():
+        add(name, text)
+    return parser
+
+
+def _asked(argv: list[str]) -> tuple[Any, str]:
+    """The settings' class and the optimizer that a command line asks for, so that their options become flags."""
+    first = Parser(prog="dfolora tune", add_help=False)
+    for name in ("--method", "--preset", "--optimizer", "--config"):
+        first.add_argument(name, default="")
+    asked = vars(first.parse_known_args(argv[1:])[0])
+    values = read_yaml(asked["config"]) if asked["config"] else {}
+    preset = PRESETS.get(asked["preset"] or str(values.get("preset", "")), {})
+    method = asked["method"] or str(values.get("method", "")) or preset.get("method", "search")
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    optimizer = asked["optimizer"] or str(values.get("optimizer", "")) or preset.get("optimizer", "")
+    fields = {field.name: field.default for field in dataclasses.fields(METHODS[method])}
+    return METHODS[method], optimizer or str(fields.get("optimizer", ""))
+
+
+def _stranger(word: str, command: str, argv: list[str]) -> UserError:
+    """The error for a flag that the command does not have."""
+    name = word.split("=")[0]
+    if not name.startswith("--"):
+        return UserError(f"{name!r} is one word too many; see `dfolora {command} --help`")
     if command == "tune":
-        return _tune(given, as_json)
-    if command == "evaluate":
-        return _evaluate(given, as_json)
-    if command == "bench":
-        return _bench(given, as_json)
-    return _tasks(as_json) if command == "tasks" else _optimizers(as_json)
+        kind, optimizer = _asked(argv)
+        return refusal(name[2:].replace("-", "_"), kind, optimizer or None)
+    kinds = {"evaluate": EvaluateSettings, "bench": BenchSettings}
+    known = {flag(field.name) for field in dataclasses.fields(kinds[command])} if command in kinds else {"--json"}
+    return unknown("flag", name, known)
 
 
-def _tune(given: dict[str, Any], as_json: bool) -> int:
-    from dfolora import api as jobs
-    from dfolora.runs.folder import Run
+def _values(values: dict[str, Any], kind: type[Options] | None = None) -> dict[str, Any]:
+    """Flags over the YAML file, which may serve several commands.
+
+    Args:
+        values: the flags, ``config`` among them.
+        kind: the settings of a command that leaves aside what is only for ``tune``; None: it is ``tune``.
+    """
+    path = values.pop("config")
+    if not path:
+        return values
+    file = {name.replace("-", "_"): value for name, value in read_yaml(path).items()}
+    if str(file.get("output", "")) == str(Path(path).parent):
+        del file["output"]  # the settings of a run, for another one
+    if kind is not None:
+        taken = {field.name for field in dataclasses.fields(kind)}
+        tuning = {field.name for each in METHODS.values() for field in dataclasses.fields(each)} | {"method", "preset"}
+        tuning |= set(optimizer_options(METHODS["search"], file.get("optimizer"))) if file.get("optimizer") else set()
+        file = {name: value for name, value in file.items() if name in taken or name not in tuning}
+    return {**file, **values}
+
+
+def _tune(values: dict[str, Any], as_json: bool) -> int:
+    from dfolora import api
     from dfolora.runs.progress import Display
 
-    resume = given.pop("resume")
-    if resume:
-        if extra := [flag(name) for name, value in given.items() if value is not None]:
-            raise UserError(f"--resume: everything comes from {resume}/config.yaml; leave out {', '.join(extra)}")
-        run = Run.open(resume)
-        config = run.config
-    else:
-        run = None
-        config = _with_demo(build(TuneConfig, _merged(TuneConfig, given)))
-        if (config.dev_file or config.test_file) and not (config.train_file or config.task):
-            raise UserError(f"--train-file: there is none to go with {config.dev_file or config.test_file!r}")
-    task, examples = _task(config)
-    with Display(config, task.name) as display:
+    resume = values.pop("resume")
+    values = _values(values)
+    if resume and (extra := [flag(name) for name in values if name not in ("budget", "trust_remote_code", "device")]):
+        raise UserError(f"resume: everything comes from {resume}/config.yaml; leave out {', '.join(extra)}")
+    signal.signal(signal.SIGTERM, _terminate)
+    with Display() as display:
         try:
-            scores = jobs.tune(config, task, examples, run, display.progress, display.started)
-        except KeyboardInterrupt:
+            run = api.tune(**values, resume=resume, listener=display)
+        except KeyboardInterrupt as stopped:
             display.interrupted()
-            return 130
+            return 143 if isinstance(stopped, Terminated) else 130
+    scores = run.scores
     if as_json:
         print(json.dumps(scores))
     else:
         display.scores(scores)
-        if task.name.startswith("demo/"):
+        if scores["task"].startswith("demo/"):
             print(SYNTHETIC)
     return 0
 
 
-def _evaluate(given: dict[str, Any], as_json: bool) -> int:
-    from dfolora import api as jobs
-    from dfolora.tasks.common import split_name
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated
 
-    config = build(EvaluateConfig, _merged(EvaluateConfig, given))
-    if config.adapter and not config.model:
-        config = dataclasses.replace(config, model=jobs.adapter_model(config.adapter))
-    config = _with_demo(dataclasses.replace(config, split=split_name(config.split)))
-    own = {"train": config.train_file, "dev": config.dev_file or config.train_file, "test": config.test_file}
-    if any(own.values()) and not own[config.split]:
-        raise UserError(f"--split: {config.split!r} needs examples; give them with --{config.split}-file")
-    task, examples = _task(config)
-    scores = jobs.evaluate(config, task, examples)
+
+def _evaluate(values: dict[str, Any], as_json: bool) -> int:
+    from dfolora import api
+    from dfolora.runs.progress import Display
+
+    values = _values(values, EvaluateSettings)
+    run = values.pop("run", None)
+    if run:
+        if values.get("adapter"):
+            raise UserError(f"adapter: {values['adapter']!r} and {run!r} exclude each other; leave one out")
+        values["adapter"] = run
+    with Display() as display:
+        scores = api.evaluate(**values, listener=display)
     if as_json:
         print(json.dumps(scores))
     else:
@@ -144,31 +219,11 @@ def _evaluate(given: dict[str, Any], as_json: bool) -> int:
     return 0
 
 
-def _bench(given: dict[str, Any], as_json: bool) -> int:
-    from dfolora.bench import CASES, SHAPES, bench
-    from dfolora.problems.encode import PromptEncoder
+def _bench(values: dict[str, Any], as_json: bool) -> int:
+    from dfolora.bench.command import bench_command
     from dfolora.runs.progress import bench_table
 
-    values = _merged(BenchConfig, given)
-    case = values.get("case") or ""
-    if case and case not in CASES:
-        raise unknown("--case", case, CASES)
-    config = build(BenchConfig, {**CASES.get(case, {}), **values})
-    if config.shape and config.shape not in SHAPES:
-        raise unknown("--shape", config.shape, SHAPES)
-    if bool(config.shape) == bool(config.model):
-        raise UserError("--case, --shape or --model: which one to measure? one of the three")
-    encode = None
-    if config.task or config.train_file:
-        if config.shape:
-            raise UserError(f"--task: the {config.shape} shape has no tokenizer; give --model, or --lengths")
-        task, examples = _task(config)
-        train = examples("train")
-
-        def encode(language_model: Any) -> Any:
-            return PromptEncoder(language_model, task, config.max_length).encode(train)
-
-    measured = bench(config, encode, say=lambda line: print(line, file=sys.stderr))
+    measured = bench_command(_values(values, BenchSettings), say=lambda line: print(line, file=sys.stderr))
     if as_json:
         print(json.dumps(measured))
     else:
@@ -176,20 +231,21 @@ def _bench(given: dict[str, Any], as_json: bool) -> int:
     return 0
 
 
-def _tasks(as_json: bool) -> int:
+def _task(values: dict[str, Any], as_json: bool) -> int:
     from dfolora import tasks
 
-    lines = {name: tasks.about(name) for name in tasks.task_names()}
-    return _listing(lines, as_json)
+    facts = tasks.describe(values["name"])
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        for name, value in facts.items():
+            lines = [f"{key}: {each}" for key, each in value.items()] if isinstance(value, dict) else [value]
+            print(f"{name:10s} " + f"\n{'':10s} ".join(str(line).replace("\n", "\\n") for line in lines))
+    return 0
 
 
-def _optimizers(as_json: bool) -> int:
-    from dfolora.optimizers import describe
-
-    return _listing(describe(), as_json)
-
-
-def _listing(lines: dict[str, str], as_json: bool) -> int:
+def _list(what: str, as_json: bool) -> int:
+    lines = _lines(what)
     if as_json:
         print(json.dumps(lines))
     else:
@@ -198,62 +254,25 @@ def _listing(lines: dict[str, str], as_json: bool) -> int:
     return 0
 
 
-def _merged(kind: type[ModelConfig], given: dict[str, Any]) -> dict[str, Any]:
-    """Flags over the YAML file, which may serve ``tune`` and ``evaluate`` alike: what is the other's is left aside."""
-    path = given.pop("config")
-    values = {name.replace("-", "_"): value for name, value in read_yaml(path).items()} if path else {}
-    own = {field.name for field in dataclasses.fields(kind)}
-    others = {field.name for other in (TuneConfig, EvaluateConfig, BenchConfig) for field in dataclasses.fields(other)}
-    for name in values:
-        if name not in others:
-            raise unknown(f"--config {path}", name, own)
-    return {**{name: value for name, value in values.items() if name in own}, **given}
+def _lines(what: str) -> dict[str, str]:
+    """Name -> what it is, in one line."""
+    if what == "tasks":
+        from dfolora import tasks
 
+        return {name: tasks.about(name) for name in tasks.task_names()}
+    if what == "optimizers":
+        from dfolora import optimizers
 
-def _with_demo(config: Any) -> Any:
-    """The demo where no task is named; its own model where a demo task has none."""
-    from dfolora import tasks
+        return optimizers.describe()
+    if what == "subspaces":
+        from dfolora import subspaces
 
-    task = config.task
-    if not (task or config.train_file or config.dev_file or config.test_file):
-        if config.model or config.data:
-            raise UserError("--task: which one? see `dfolora tasks`, or give --train-file for data of your own")
-        task = "demo/sentiment"
-    model = config.model
-    if not model:
-        if not task.startswith("demo/"):
-            if task:
-                tasks.about(task)  # a mistyped task comes first
-            raise UserError("--model: which one? give a Hugging Face id or a folder")
-        from dfolora.tasks.demo import MODEL_DIR
+        return subspaces.REGISTRY.describe()
+    if what == "objectives":
+        from dfolora.problems import objectives
 
-        model = str(MODEL_DIR)
-    return dataclasses.replace(config, task=task, model=model)
-
-
-def _task(config: ModelConfig) -> tuple[Any, Any]:
-    """The task with the user's own template and words put in, and how to get its examples."""
-    from dfolora.tasks import get_task
-    from dfolora.tasks.common import Source
-    from dfolora.tasks.files import file_task, with_prompt
-
-    source = Source(Path(config.data).expanduser() if config.data else None, config.shots, config.data_seed)
-    if file := config.train_file or config.dev_file or config.test_file:
-        if config.task:
-            raise UserError(f"--task: {config.task!r} and a file of your own exclude each other; leave one out")
-        task = file_task(
-            file,
-            config.dev_file or None,
-            config.test_file or None,
-            text_columns=[name.strip() for name in config.text_columns.split(",")],
-            label_column=config.label_column,
-            template=config.template,
-            label_words=config.label_words or "0=bad,1=great",
-            shorten=config.shorten or None,
-        )
-    else:
-        task = with_prompt(get_task(config.task), config.template, config.label_words, config.shorten)
-    return task, lambda split: task.load(split, source)
+        return objectives.REGISTRY.describe()
+    return {name: ", ".join(f"{key} {value}" for key, value in values.items()) for name, values in PRESETS.items()}
 
 
 if __name__ == "__main__":

@@ -16,35 +16,42 @@ in the table are scored on them, once (``test.json`` in the run's folder), and t
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
-import io
 import json
 import re
-import shutil
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from dfolora import cli
+import dfolora
+from dfolora.opening import with_demo
 from dfolora.optimizers import options_of
-from dfolora.runs.folder import write_text
-from dfolora.settings.config import EvaluateConfig
-from dfolora.settings.options import flag, read_yaml
+from dfolora.runs.description import base_settings
+from dfolora.runs.files import write_text
+from dfolora.runs.progress import Display
+from dfolora.settings.build import saved, tune_settings
+from dfolora.settings.methods import METHODS
 from dfolora.settings.presets import PRESETS
+from dfolora.settings.yaml_file import read_yaml
 
 FIRST_ORDER = ("first-order", "hybrid")
-METHODS = (*FIRST_ORDER, "full-parameter")
+FREE = ("output", "extend", "device", "chunk_tokens")  # what may differ between a run that is there and the one asked
 
 
-def flags(method: str) -> list[str]:
-    name, *more = method.split()
-    if name == "default":
-        return more
-    if name in METHODS:
-        return ["--method", name, *more]
-    return ["--preset" if name in PRESETS else "--optimizer", name, *more]
+def options(method: str) -> dict[str, Any]:
+    """What a method's name and flags mean to ``tune``: ``"guided --population 4"``."""
+    name, *words = method.split()
+    values: dict[str, Any] = {}
+    if name in METHODS and name != "search":
+        values["method"] = name
+    elif name in PRESETS:
+        values["preset"] = name
+    elif name != "default":
+        values["optimizer"] = name
+    while words:
+        flag = words.pop(0).removeprefix("--").replace("-", "_")
+        values[flag] = words.pop(0) if words and not words[0].startswith("--") else True
+    return values
 
 
 def rates(arguments: argparse.Namespace, method: str) -> list[str]:
@@ -59,55 +66,57 @@ def rates(arguments: argparse.Namespace, method: str) -> list[str]:
 def cell(arguments: argparse.Namespace, method: str, task: str, seed: int) -> dict[str, Any] | None:
     """A run, made now unless it is there, without test scores; None where it failed or is not to be made."""
     folder = Path(arguments.output) / slug(f"{task}-{method}-{seed}")
-    done = folder / "scores.json"
-    if not done.exists() and not arguments.read_only:
-        if (folder / "log.jsonl").exists():
-            command = ["tune", "--resume", str(folder)]
-        else:
-            if (folder / "config.yaml").exists():
-                shutil.rmtree(folder)  # a run that was stopped before it began
-            command = ["tune", "--task", task, "--seed", str(seed), "--output", str(folder), "--test-split", "none"]
-            command += ["--budget", str(arguments.budget), "--dtype", arguments.dtype]
-            command += ["--model", arguments.model] if arguments.model else []
-            command += ["--data", arguments.data] if arguments.data else []
-            command += flags(method)  # last, so that a method's own flags win
-        if cli.main(command):
+    asked = {"task": task, "seed": seed, "output": str(folder), "test_split": "none", "budget": arguments.budget}
+    asked |= {"model": arguments.model, "data": arguments.data, "dtype": arguments.dtype, **options(method)}
+    try:
+        if (folder / "config.yaml").exists():
+            refuse_other(folder, asked)
+            if (folder / "scores.json").exists():
+                return {**read_json(folder / "scores.json"), "folder": folder}
+        if arguments.read_only:
             return None
-    return {**read_json(done), "folder": folder} if done.exists() else None
+        with Display() as display:
+            if (folder / "config.yaml").exists():
+                run = dfolora.tune(resume=folder, listener=display)
+            else:
+                run = dfolora.tune(**asked, listener=display)
+        return {**run.scores, "folder": folder}
+    except dfolora.UserError as error:
+        print(f"{folder.name}: {error}", file=sys.stderr)
+        return None
+
+
+def refuse_other(folder: Path, asked: dict[str, Any]) -> None:
+    """Raise UserError where the folder holds another run than the one asked for."""
+    there = read_yaml(folder / "config.yaml", "output")
+    wanted = saved(with_demo(tune_settings(**asked)))
+    for name in sorted({*there, *wanted} - set(FREE)):
+        if there.get(name) != wanted.get(name):
+            raise dfolora.UserError(
+                f"output: {str(folder)!r} holds a run with {name} {there.get(name)!r}, not {wanted.get(name)!r}; "
+                "choose another folder"
+            )
 
 
 def tested(arguments: argparse.Namespace, run: dict[str, Any]) -> dict[str, Any] | None:
     """A run with its ``zero_shot`` and ``tuned`` test scores; None where they fail or are not to be made."""
-    if run["tuned"]:  # made before, by a script that scored every run
-        return run
     folder: Path = run["folder"]
     before = folder.parent / (slug(f"zero-shot-{run['task']}-{run['seed']}") + ".json")
-    what = "model" if "model_folder" in run else "adapter"
-    tuned = [f"--{what}", str(folder / what)]
-    own = test_score(arguments, folder / "test.json", [*settings(folder), *tuned])
-    base = own and test_score(arguments, before, settings(folder))
-    return {**run, "tuned": own, "zero_shot": base} if own and base else None
+    tuned = test_score(arguments, folder / "test.json", {"model": folder})
+    base = tuned and test_score(arguments, before, base_settings(folder))
+    return {**run, "tuned": tuned, "zero_shot": base} if tuned and base else None
 
 
-def settings(folder: Path) -> list[str]:
-    """The flags of ``evaluate`` for the model and the data of a run."""
-    words = []
-    for name in sorted({field.name for field in dataclasses.fields(EvaluateConfig)} - {"adapter", "split"}):
-        value = read_yaml(str(folder / "config.yaml")).get(name)
-        if value not in (None, "", False):
-            words += [flag(name)] if value is True else [flag(name), str(value)]
-    return words
-
-
-def test_score(arguments: argparse.Namespace, path: Path, words: list[str]) -> dict[str, float] | None:
+def test_score(arguments: argparse.Namespace, path: Path, asked: dict[str, Any]) -> dict[str, float] | None:
     """The metrics of ``evaluate`` on the test split, kept in a file; None where it failed or is not to be run."""
     if not path.exists():
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            failed = arguments.read_only or cli.main(["evaluate", *words, "--json"])
-        if failed:
+        if arguments.read_only:
             return None
-        write_text(path, printed.getvalue())
+        try:
+            write_text(path, json.dumps(dfolora.evaluate(**asked)) + "\n")
+        except dfolora.UserError as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            return None
     return read_json(path)["metrics"]
 
 

@@ -64,4 +64,5 @@ TASK = Task(
     load=DATA.load,
     measure=accuracy,
     shorten="text",
+    sizes={"test": 7600},
 )

@@ -40,4 +40,5 @@ TASK = Task(
     load=DATA.load,
     measure=accuracy,
     shorten="passage",
+    sizes={"test": 3270},
 )

@@ -51,4 +51,5 @@ TASK = Task(
     load=DATA.load,
     measure=accuracy_and_macro_f1(len(CLASSES)),
     shorten="premise",
+    sizes={"test": 56},
 )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Hub:
 def split_name(text: str) -> str:
     """``train``, ``dev`` or ``test`` for any of the names under which these are known."""
     if text not in SPLITS:
-        raise unknown("--split", text, SPLITS)
+        raise unknown("split", text, SPLITS)
     return SPLITS[text]
 
 
@@ -115,7 +115,7 @@ class Dataset:
         """The dataset's folder at or below ``data``; and ``data`` itself where it is one few-shot split's folder."""
         data = data.expanduser()
         if not data.is_dir():
-            raise UserError(f"--data {data}: there is no such folder")
+            raise UserError(f"data: {str(data)!r}: there is no such folder")
         names = {folder.lower() for folder in self.folders}
         here = data.resolve()
         if here.name.lower() in names:
@@ -128,9 +128,9 @@ class Dataset:
         # RTE is in FewGLUE and in LM-BFF's data; as part of SuperGLUE it is FewGLUE's that is meant.
         found = sorted(near or below, key=lambda path: (not (path / FEWGLUE["train"]).exists(), str(path)))
         if not found:
+            looked = " or ".join(map(repr, self.folders))
             raise UserError(
-                f"--data {data}: no data for {self.name}; looked for a folder {' or '.join(map(repr, self.folders))} "
-                "here and one level below"
+                f"data: {str(data)!r}: no data for {self.name}; looked for a folder {looked} here and one level below"
             )
         return found[0], None
 
@@ -151,8 +151,8 @@ class Dataset:
                 return _existing(home, FEWGLUE[split])
             if full is None:
                 raise UserError(
-                    f"--shots {source.shots}: {self.name} in {home} is a fixed split of 32 training examples, without "
-                    f"a full_train.jsonl to draw another from; leave --shots at {FEWGLUE_SHOTS}"
+                    f"shots: {source.shots}: {self.name} in {home} is a fixed split of 32 training examples, without "
+                    f"a full_train.jsonl to draw another from; leave shots at {FEWGLUE_SHOTS}"
                 )
             return full
         ready = sorted(child.name for child in home.iterdir() if _is_split(child))
@@ -166,7 +166,7 @@ class Dataset:
         folder = given or home / f"{source.shots}-{source.seed}"
         if not folder.is_dir():
             raise UserError(
-                f"--shots {source.shots} --split-seed {source.seed}: no folder {folder.name} in {home}, only "
+                f"shots: {source.shots} with split_seed {source.seed}: no folder {folder.name} in {home}, only "
                 f"{', '.join(ready)} (that is <shots>-<split-seed>)"
             )
         return _existing(folder, *(split + suffix for suffix in SUFFIXES))
@@ -185,7 +185,7 @@ class Dataset:
         missing = FEWGLUE["test"] if FEWGLUE["dev"] in there else "test.tsv"
         raise UserError(
             f"{self.name}: the test file {missing} is missing in {home}, which holds {', '.join(there) or 'no files'}; "
-            "use the dev split instead: --test-split dev with tune, --split dev with evaluate"
+            "use the dev split instead: test_split dev with tune, split dev with evaluate"
         )
 
     def _full_names(self) -> tuple[str, ...]:
@@ -207,7 +207,7 @@ class Dataset:
     def _convert(self, rows: Iterable[Row]) -> Iterator[Example]:
         for where, record in rows:
             try:
-                yield from self.examples(record)
+                yield from (replace(example, where=where) for example in self.examples(record))
             except UserError as error:
                 raise UserError(f"{where}: {error}") from None
 
@@ -247,5 +247,5 @@ def _download(task: str, hub: Hub, split: str) -> Any:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{task}: {hub.repository} could not be loaded from the Hub ({reason:.160}); "
-            "give local files with --data DIR"
+            "give a folder with the files as data"
         ) from error

@@ -59,4 +59,5 @@ TASK = Task(
     measure=accuracy,
     shorten="premise",
     one_class_train=True,
+    sizes={"test": 100},
 )

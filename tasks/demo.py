@@ -85,6 +85,7 @@ SENTIMENT = Task(
     load=loader(draw_sentiment),
     measure=accuracy,
     about="synthetic reviews: good or bad?",
+    sizes={"test": TEST_SIZE},
 )
 PAIR = Task(
     name="demo/pair",
@@ -93,4 +94,5 @@ PAIR = Task(
     load=loader(draw_pair),
     measure=accuracy,
     about="synthetic reviews: does a claim fit?",
+    sizes={"test": TEST_SIZE},
 )

@@ -52,9 +52,9 @@ def fill(walk: Iterable[Example], shots: int, classes: Sequence[str]) -> tuple[l
                 break
     if shots < 1 or min(seen) < 2 * shots:
         short = min(range(len(seen)), key=seen.__getitem__)
-        can = f"--shots may be 1 to {seen[short] // 2}" if seen[short] > 1 else "at least two are needed"
+        can = f"it may be 1 to {seen[short] // 2}" if seen[short] > 1 else "at least two are needed"
         raise UserError(
-            f"--shots {shots}: class {classes[short]!r} has {seen[short]} examples, and train and dev take {shots} "
+            f"shots: {shots}: class {classes[short]!r} has {seen[short]} examples, and train and dev take {shots} "
             f"each; {can}"
         )
     return train, dev
@@ -76,8 +76,8 @@ def kshot_groups(examples: Sequence[Example], shots: int, seed: int) -> tuple[li
             groups[group].append(example)
     if not 1 <= shots <= len(groups) // 4:
         raise UserError(
-            f"--shots {shots}: there are {len(groups)} passages, and train and dev take {2 * shots} each; "
-            f"--shots may be 1 to {len(groups) // 4}"
+            f"shots: {shots}: there are {len(groups)} passages, and train and dev take {2 * shots} each; "
+            f"it may be 1 to {len(groups) // 4}"
         )
     drawn = list(groups.values())
     return list(chain(*drawn[: 2 * shots])), list(chain(*drawn[2 * shots : 4 * shots]))

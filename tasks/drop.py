@@ -17,14 +17,12 @@ from dfolora.task import Example, Prompt, Task
 
 from .common import Dataset, Hub
 from .metrics import squad
-from .reading import Row, items, json_file, pick, read_rows, text
+from .reading import Row, items, json_file, pick, read_rows, text, texts
 
 
 def examples(record: Mapping[str, Any]) -> list[Example]:
     """A row with ``passage``, ``question`` and ``answers_spans``, an object whose ``spans`` are texts."""
-    spans = items(pick(record, "answers_spans"), "spans")
-    if not all(isinstance(span, str) for span in spans):
-        raise UserError("field 'spans' has to be a list of texts")
+    spans = texts(items(pick(record, "answers_spans"), "spans"), "spans")
     gold = tuple(dict.fromkeys(span.strip() for span in spans if span.strip()))
     if not gold:
         return []
@@ -40,23 +38,25 @@ def rows(path: Path) -> Iterator[Row]:
     try:
         for name, passage in whole.items():
             for k, pair in enumerate(items(passage, "qa_pairs")):
-                answers = [pick(pair, "answer"), *(pair.get("validated_answers") or [])]
-                spans = [span for answer in answers for span in texts(answer)]
+                more = items(pair, "validated_answers") if pair.get("validated_answers") else []
+                spans = [span for answer in [pick(pair, "answer"), *more] for span in answer_texts(answer)]
                 row = {"passage": pick(passage, "passage"), "question": pick(pair, "question")}
                 yield f"{path}: passage {name!r}, question {k}", {**row, "answers_spans": {"spans": spans}}
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
-def texts(answer: object) -> list[str]:
+def answer_texts(answer: object) -> list[str]:
     """The texts of a published answer: its number, its spans, or its date."""
     if not isinstance(answer, Mapping):
         raise UserError(f"an answer has to be an object, not {str(answer)[:40]!r}")
     if number := str(answer.get("number") or ""):
         return [number]
-    if spans := answer.get("spans"):
-        return [str(span) for span in spans]
+    if answer.get("spans"):
+        return texts(items(answer, "spans"), "spans")
     date = answer.get("date") or {}
+    if not isinstance(date, Mapping):
+        raise UserError(f"a date has to be an object, not {str(date)[:40]!r}")
     day = " ".join(str(date.get(part) or "") for part in ("day", "month", "year")).split()
     return [" ".join(day)] if day else []
 

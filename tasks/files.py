@@ -1,95 +1,123 @@
-"""A user's own csv, tsv or jsonl files as a task."""
+"""Tasks of one's own data, from csv, tsv and jsonl files or from lists of examples; and prompts of one's own."""
 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from string import Formatter
 
+from dfolora import template as templates
 from dfolora.errors import UserError
-from dfolora.task import KINDS, Example, Prompt, Task
+from dfolora.task import KINDS, Example, Measure, Prompt, Task
 
 from .common import Source, split_name
-from .draw import kshot
-from .metrics import accuracy_and_macro_f1
+from .draw import kshot, kshot_groups
+from .metrics import accuracy, accuracy_and_macro_f1, squad
 from .reading import read_rows, text
+from .words import Words, class_of, parse_label_words
 
 RESERVED = ("mask", "choice")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Where the train, dev and test examples of a task come from. ``load`` is what the task needs of it.
+
+    Attributes:
+        name: the task's.
+        read: split -> where its examples lie, for errors, and how to get them; ``train`` is there. Without ``dev``,
+            train and dev are both drawn from the train examples: the first ``shots`` of each class in shuffled order
+            train, the next ``shots`` are dev.
+        classes: labels in class order; empty where each example has its own choices or its answer is generated.
+    """
+
+    name: str
+    read: Mapping[str, tuple[str, Callable[[], list[Example]]]]
+    classes: tuple[str, ...]
+
+    def load(self, split: str, source: Source) -> list[Example]:
+        """The examples of ``train``, ``dev`` or ``test``, or an alias of these."""
+        split = split_name(split)
+        if split == "test" and split not in self.read:
+            raise UserError(f"{self.name}: there is no test set; give one with test_file, or tune with test_split dev")
+        place, read = self.read.get(split, self.read["train"])
+        found = read()
+        if "dev" not in self.read and split != "test":
+            found = self._drawn(place, found, source)[0 if split == "train" else 1]
+        if not found:
+            raise UserError(f"{place}: no examples")
+        if split == "train" and self.classes and len({example.label for example in found}) == 1:
+            raise UserError(f"{place}: every example has the label {self.classes[found[0].label]!r}; two are needed")
+        return found
+
+    def _drawn(self, place: str, examples: list[Example], source: Source) -> tuple[list[Example], list[Example]]:
+        try:
+            if not self.classes:
+                return kshot_groups(examples, source.shots, source.seed)
+            return kshot(examples, source.shots, source.seed, self.classes)
+        except UserError as error:
+            raise UserError(f"{place}: {error}; or give dev examples of their own with dev_file") from None
 
 
 def file_task(
     train_file: Path | str,
     dev_file: Path | str | None = None,
     test_file: Path | str | None = None,
-    text_columns: Sequence[str] = ("text",),
+    text_columns: str | Sequence[str] = ("text",),
     label_column: str = "label",
     template: str = "",
-    label_words: str | Mapping[object, str] = "0=bad,1=great",
+    label_words: Words = "0=bad,1=great",
     shorten: str | None = None,
+    name: str = "",
 ) -> Task:
     """A task out of files. A csv file is quoted and has a header, so has a tsv file, in which quotes mean nothing.
 
-    With a dev file, all of the train file is trained on. Without one, both are drawn from the train file: the first
-    ``shots`` examples of each class in shuffled order train, the next ``shots`` of each are dev.
+    With a dev file, all of the train file is trained on. Without one, both are drawn from the train file.
 
     Args:
         train_file: labelled examples.
         dev_file: examples to select by.
         test_file: examples to report on; without it there is no test split.
-        text_columns: columns that the template may use.
+        text_columns: columns that the template may use, or the name of the only one.
         label_column: the column with the label.
         template: text with ``{column}`` and, except for a sentence encoder, ``{mask}``; the same for every model.
-        label_words: ``"label=word,label=word"`` in class order (for a sentence encoder: label sentences), a comma
-            inside a word written ``\\\\,``; or a mapping.
+        label_words: for a sentence encoder label sentences; see ``words.parse_label_words``.
         shorten: the column that is cut when a prompt is too long; None: the template's first.
+        name: the task's name; empty: ``file:`` and the train file's name.
 
     Returns:
-        the task, named ``file:`` and the train file's name. It measures accuracy and macro F1 and selects by accuracy.
+        the task. It measures accuracy and macro F1 and selects by accuracy.
+
+    Raises:
+        UserError: no such file, a template that names other columns, words that are no label words.
     """
-    files = {"train": _file("--train-file", train_file)}
+    files = {"train": _file("train_file", train_file)}
     if dev_file is not None:
-        files["dev"] = _file("--dev-file", dev_file)
+        files["dev"] = _file("dev_file", dev_file)
     if test_file is not None:
-        files["test"] = _file("--test-file", test_file)
-    columns = tuple(text_columns)
+        files["test"] = _file("test_file", test_file)
+    columns = (text_columns,) if isinstance(text_columns, str) else tuple(text_columns)
     for column in columns:
         if column in RESERVED:
-            raise UserError(f"--text-columns: a column cannot be called {column!r}, which means something in templates")
-    used = _template_columns(template, columns)
+            raise UserError(f"text_columns: a column cannot be called {column!r}, which means something in templates")
+    used = _columns(template, columns)
     if shorten is not None and shorten not in used:
-        raise UserError(f"--shorten: {shorten!r} is no column of the template; choose one of {', '.join(used)}")
-    words = parse_label_words(label_words)
-    classes = tuple(words)
-    name = f"file:{files['train'].stem}"
+        raise UserError(f"shorten: {shorten!r} is no column of the template; choose one of {', '.join(used)}")
+    named = parse_label_words(label_words)
+    classes = tuple(named)
 
     def read(file: Path) -> list[Example]:
         return [_example(where, record, columns, label_column, classes) for where, record in read_rows(file)]
 
-    def load(split: str, source: Source) -> list[Example]:
-        split = split_name(split)
-        if split == "test" and split not in files:
-            raise UserError(f"{name}: there is no test set; give one with --test-file, or tune with --test-split dev")
-        file = files.get(split, files["train"])
-        found = read(file)
-        if "dev" not in files and split != "test":
-            try:
-                found = kshot(found, source.shots, source.seed, classes)[0 if split == "train" else 1]
-            except UserError as error:
-                raise UserError(f"{file}: {error}; or give dev examples of their own with --dev-file") from None
-        if not found:
-            raise UserError(f"{file}: no examples")
-        if split == "train" and len({example.label for example in found}) == 1:
-            raise UserError(f"{file}: every example has the label {classes[found[0].label]!r}; two are needed")
-        return found
-
+    name = name or f"file:{files['train'].stem}"
+    splits = Splits(name, {split: (str(file), partial(read, file)) for split, file in files.items()}, classes)
     return Task(
         name=name,
         classes=classes,
-        prompts={kind: Prompt(template, tuple(words.values())) for kind in KINDS},
-        load=load,
+        prompts={kind: Prompt(template, tuple(named.values())) for kind in KINDS},
+        load=splits.load,
         measure=accuracy_and_macro_f1(len(classes)),
         selection=("accuracy",),
         shorten=shorten or used[0],
@@ -97,105 +125,127 @@ def file_task(
     )
 
 
-def with_prompt(task: Task, template: str = "", label_words: str = "", shorten: str = "") -> Task:
-    """A registered task with the user's own template, label words or field to cut; empty ones stay as they are.
+def example_task(
+    train: Sequence[Example],
+    dev: Sequence[Example] | None = None,
+    test: Sequence[Example] | None = None,
+    template: str = "{text} It was {mask}.",
+    label_words: Words | None = None,
+    shorten: str | None = None,
+    name: str = "examples",
+    measure: Measure | None = None,
+    new_tokens: int = 0,
+) -> Task:
+    """A task out of lists of examples; see ``dfolora.Task.from_examples``."""
+    named = parse_label_words(label_words) if label_words is not None else {}
+    fields = _fields(template)
+    if shorten and shorten not in fields:
+        raise UserError(f"shorten: {shorten!r} is no field of the template; choose one of {', '.join(fields)}")
+    lists = {"train": train, "dev": dev, "test": test}
+    read: dict[str, tuple[str, Callable[[], list[Example]]]] = {
+        split: (f"{name}: {split}", partial(list, _placed(split, examples, fields, len(named), new_tokens)))
+        for split, examples in lists.items()
+        if examples is not None
+    }
+    usual = squad if new_tokens else accuracy_and_macro_f1(len(named)) if named else accuracy
+    return Task(
+        name=name,
+        classes=tuple(named),
+        prompts={kind: Prompt(template, tuple(named.values()) or None) for kind in KINDS},
+        load=Splits(name, read, tuple(named)).load,
+        measure=measure or usual,
+        selection=() if measure else ("f1",) if new_tokens else ("accuracy",),
+        shorten=shorten if shorten is not None else next(iter(fields), ""),
+        one_class_train=not named,
+        new_tokens=new_tokens,
+        about=f"{len(train)} examples given by a program",
+        sizes={"test": len(test)} if test is not None else {},
+    )
+
+
+def with_prompt(task: Task, template: str = "", label_words: Words = "", shorten: str = "") -> Task:
+    """A task with a template, label words or field to cut of one's own; empty ones stay as they are.
 
     Args:
         task: as registered.
         template: for every kind of model.
-        label_words: one word per class in class order, ``"bad,great"``, or ``"negative=bad,positive=great"`` by name.
+        label_words: one word per class, see ``words.parse_label_words``: ``"bad,great"`` in class order, or by name
+            ``"negative=bad,positive=great"``.
         shorten: the field that is cut when a prompt is too long.
     """
     if not (template or label_words or shorten):
         return task
-    words: tuple[str, ...] | None = None
+    named: tuple[str, ...] = ()
     if label_words:
-        pairs = [part.partition("=")[::2] for part in label_words.split(",")] if "=" in label_words else []
-        named = {name.strip(): word for name, word in pairs}
-        given = [named.get(name, "") for name in task.classes] if named else label_words.split(",")
-        words = tuple(word.strip() for word in given)
-        if len(words) != len(task.classes) or not all(words) or len(named) not in (0, len(words)):
-            raise UserError(
-                f"--label-words {label_words!r}: {task.name} needs one word for each of {', '.join(task.classes)}"
-            )
-    if template:
-        _check_braces(template)
+        if not task.classes:
+            raise UserError(f"label_words: {task.name} has none: each of its examples brings its own answers")
+        named = tuple(parse_label_words(label_words, task.classes).values())
+    templates.pieces(template)
     prompts = {
-        kind: replace(prompt, template=template or prompt.template, words=words or prompt.words)
+        kind: replace(prompt, template=template or prompt.template, words=named or prompt.words)
         for kind, prompt in task.prompts.items()
     }
     return replace(task, prompts=prompts, shorten=shorten or task.shorten)
 
 
-def _check_braces(template: str) -> None:
-    try:
-        list(Formatter().parse(template))
-    except ValueError as error:
-        raise UserError(f"--template {template!r}: {error}") from None
-
-
-def parse_label_words(words: str | Mapping[object, str]) -> dict[str, str]:
-    """Label -> word, in class order, from ``"0=bad,1=great"`` or a mapping (whose keys YAML may have made numbers)."""
-    if isinstance(words, Mapping):
-        pairs = [(_label_text(label), str(word)) for label, word in words.items()]
-    else:
-        pairs = []
-        for part in re.split(r"(?<!\\),", words):
-            label, equals, word = part.replace("\\,", ",").partition("=")
-            if not equals:
-                raise UserError(f"--label-words {words!r}: {part.strip()!r} is not label=word")
-            pairs.append((label.strip(), word.strip()))
-    named = dict(pairs)
-    if len(named) < len(pairs) or len(named) < 2 or not all(named.values()):
-        raise UserError(f"--label-words {words!r}: two or more different labels are needed, each with its word")
-    return named
-
-
-def _file(flag: str, file: Path | str) -> Path:
+def _file(option: str, file: Path | str) -> Path:
     path = Path(file).expanduser()
     if not path.is_file():
-        raise UserError(f"{flag} {file}: no such file")
+        raise UserError(f"{option}: {str(file)!r} is no file")
     return path
 
 
-def _template_columns(template: str, columns: Sequence[str]) -> list[str]:
-    try:
-        parts = list(Formatter().parse(template))
-    except ValueError as error:
-        raise UserError(f"--template {template!r}: {error}") from None
-    names = [name for _, name, _, _ in parts if name is not None]
-    for name in names:
-        if name != "mask" and name not in columns:
+def _fields(template: str) -> list[str]:
+    """The names of a template but ``mask``, each once."""
+    return [name for name in dict.fromkeys(templates.names(template)) if name != "mask"]
+
+
+def _columns(template: str, columns: Sequence[str]) -> list[str]:
+    used = _fields(template)
+    for name in used:
+        if name not in columns:
             raise UserError(
-                f"--template {template!r}: {{{name}}} is none of the text columns, {', '.join(columns)}; "
-                f"name it in --text-columns too{_near(name, columns)}"
+                f"template: {template!r} uses {{{name}}}, which is none of the text columns, {', '.join(columns)}; "
+                f"name it in text_columns too{_near(name, columns)}"
             )
-    used = list(dict.fromkeys(name for name in names if name != "mask"))
     if not used:
-        raise UserError(
-            f"--template {template!r}: it uses no text column; write e.g. '{{{columns[0]}}} It was {{mask}}.'"
-        )
+        raise UserError(f"template: {template!r} uses no text column; write e.g. '{{{columns[0]}}} It was {{mask}}.'")
     return used
 
 
 def _example(
     where: str, record: Mapping[str, object], columns: Sequence[str], label_column: str, classes: Sequence[str]
 ) -> Example:
-    for flag, column in [("--label-column", label_column), *(("--text-columns", column) for column in columns)]:
+    for option, column in [("label_column", label_column), *(("text_columns", column) for column in columns)]:
         if column not in record:
-            raise UserError(f"{flag}: no column {column!r} in {where}, only {', '.join(record)}{_near(column, record)}")
-    label = _label_text(record[label_column])
-    if label not in classes:
-        raise UserError(f"{where}: label {label!r} is not in --label-words, which has {', '.join(classes)}")
+            there = ", ".join(map(str, record))
+            raise UserError(f"{option}: no column {column!r} in {where}, only {there:.200}{_near(column, record)}")
+    label = class_of(record[label_column], classes)
+    if label is None:
+        shown = str(record[label_column])
+        raise UserError(f"{where}: label {shown[:40]!r} is not in label_words, which has {', '.join(classes)}")
     try:
-        return Example({column: text(record, column) for column in columns}, classes.index(label))
+        return Example({column: text(record, column) for column in columns}, label, where=where)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
 
-def _label_text(label: object) -> str:
-    # JSON and YAML write true where a csv file has the word.
-    return str(label).lower() if isinstance(label, bool) else str(label).strip()
+def _placed(
+    split: str, examples: Sequence[Example], fields: Sequence[str], classes: int, new_tokens: int
+) -> list[Example]:
+    """The examples, each told where it stands, once they have what the prompt needs."""
+    placed = []
+    for number, example in enumerate(examples):
+        where = example.where or f"{split}[{number}]"
+        for name in fields:
+            if not isinstance(example.fields.get(name), str):
+                raise UserError(f"{where}: no text {name!r} for the template; there are {', '.join(example.fields)}")
+        if classes and not 0 <= example.label < classes:
+            raise UserError(f"{where}: label {example.label} is none of 0 to {classes - 1}")
+        if not (classes or new_tokens or example.choices):
+            raise UserError(f"{where}: it has no choices, and there are no label words; give one or the other")
+        placed.append(replace(example, where=where))
+    return placed
 
 
 def _near(name: str, known: Iterable[str]) -> str:

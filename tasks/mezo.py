@@ -3,7 +3,7 @@
 After MeZO (arXiv 2305.17333), which the papers after it compare themselves with. The datasets are those of the tasks
 without ``mezo/``: same files, same splits. Options score by their mean log-probability per token, and all but ReCoRD
 report accuracy. What differs from there: a prompt that is too long loses the end of its passage, not its beginning;
-MultiRC's passage is one line; ReCoRD trains on ten choices. The papers draw 1,000 training examples, see ``--shots``.
+MultiRC's passage is one line; ReCoRD trains on ten choices. The papers draw 1,000 training examples: ``shots``.
 """
 
 from __future__ import annotations
@@ -22,43 +22,34 @@ from .reading import class_index, pick, text
 
 
 def _task(
+    task: Task,
     dataset: Dataset,
     prompt: Prompt,
-    shorten: str,
-    classes: tuple[str, ...] = (),
     load: Callable[..., list[Example]] | None = None,
     measure: Measure = accuracy,
 ) -> Task:
-    return Task(
-        name=dataset.name,
-        classes=classes,
-        prompts={"causal": prompt},
-        load=load or dataset.load,
-        measure=measure,
-        shorten=shorten,
-        one_class_train=dataset.one_class_train,
+    """A task with one prompt, for causal models, and accuracy as its metric."""
+    return replace(
+        task, name=dataset.name, prompts={"causal": prompt}, load=load or dataset.load, measure=measure, selection=()
     )
 
 
 SST2 = _task(
+    sst2.TASK,
     replace(sst2.DATA, name="mezo/sst2"),
     Prompt("{text} It was {mask}", ("terrible", "great")),
-    "text",
-    sst2.CLASSES,
 )
 
 RTE = _task(
+    rte.TASK,
     replace(rte.DATA, name="mezo/rte"),
     Prompt('{premise}\nDoes this mean that "{hypothesis}" is true? Yes or No?\n{mask}', ("Yes", "No")),
-    "premise",
-    rte.CLASSES,
 )
 
 CB = _task(
+    cb.TASK,
     replace(cb.DATA, name="mezo/cb"),
     Prompt('Suppose {premise} Can we infer that "{hypothesis}"? Yes, No, or Maybe?\n{mask}', ("Yes", "No", "Maybe")),
-    "premise",
-    cb.CLASSES,
 )
 
 
@@ -70,10 +61,9 @@ def boolq_examples(row: Mapping[str, Any]) -> list[Example]:
 
 
 BOOLQ = _task(
+    boolq.TASK,
     replace(boolq.DATA, name="mezo/boolq", examples=boolq_examples),
     Prompt("{passage} {question}?\n{mask}", ("No", "Yes")),
-    "passage",
-    boolq.CLASSES,
 )
 
 
@@ -89,34 +79,31 @@ def wsc_examples(row: Mapping[str, Any]) -> list[Example]:
 
 
 WSC = _task(
+    wsc.TASK,
     replace(wsc.DATA, name="mezo/wsc", examples=wsc_examples),
     Prompt(
         '{text}\nIn the previous sentence, does the pronoun "{pronoun}" refer to {phrase}? Yes or No?\n{mask}',
         ("No", "Yes"),
     ),
-    "text",
-    wsc.CLASSES,
 )
 
 WIC = _task(
+    wic.TASK,
     replace(wic.DATA, name="mezo/wic"),
     Prompt(
         'Does the word "{word}" have the same meaning in these two sentences? Yes, No?\n'
         "{sentence1}\n{sentence2}\n{mask}",
         ("No", "Yes"),
     ),
-    "sentence1",
-    wic.CLASSES,
 )
 
 MULTIRC = _task(
+    multirc.TASK,
     replace(multirc.DATA, name="mezo/multirc"),
     Prompt(
         '{passage}\nQuestion: {question}\nI found this answer "{reply}". Is that correct? Yes or No?\n{mask}',
         ("No", "Yes"),
     ),
-    "passage",
-    multirc.CLASSES,
 )
 
 
@@ -129,7 +116,7 @@ def copa_examples(row: Mapping[str, Any]) -> list[Example]:
 
 
 COPA = _task(
-    replace(copa.DATA, name="mezo/copa", examples=copa_examples), Prompt("{premise} {joiner} {mask}"), "premise"
+    copa.TASK, replace(copa.DATA, name="mezo/copa", examples=copa_examples), Prompt("{premise} {joiner} {mask}")
 )
 
 
@@ -144,9 +131,9 @@ def record_examples(row: Mapping[str, Any]) -> list[Example]:
 RECORD_DATA = replace(record.DATA, name="mezo/record", examples=record_examples)
 # The query as one more highlight: all of it is scored.
 RECORD = _task(
+    record.TASK,
     RECORD_DATA,
-    Prompt("{passage}\n-{mask}", answer="{before}{choice}{after}"),
-    "passage",
+    Prompt("{passage}\n- {mask}", answer="{before}{choice}{after}"),
     load=partial(record.load, dataset=RECORD_DATA),
     measure=record.measure,
 )

@@ -54,4 +54,5 @@ TASK = Task(
     load=DATA.load,
     measure=f1_and_accuracy,
     shorten="sentence1",
+    sizes={"test": 408},
 )

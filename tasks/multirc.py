@@ -66,4 +66,5 @@ TASK = Task(
     load=DATA.load,
     measure=multirc,
     shorten="passage",
+    sizes={"test": 4848},
 )

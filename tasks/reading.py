@@ -34,26 +34,36 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
 def jsonl_rows(path: Path) -> Iterator[Row]:
     """One JSON object a line."""
     for where, line in lines(path):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{where}: a JSON object is expected, not {line[:40]!r}")
-        yield where, record
+        yield where, _json_object(where, line)
 
 
 def json_file(path: Path) -> dict[str, Any]:
     """A file that is one JSON object."""
     try:
-        whole = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise UserError(f"{path}: not JSON ({error})") from None
+        return _json_object(str(path), path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
-    if not isinstance(whole, dict):
-        raise UserError(f"{path}: a JSON object is expected")
-    return whole
+
+
+def _json_object(where: str, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+        if "\\u" in text:  # half of a surrogate pair is JSON, but no tokenizer takes it
+            json.dumps(found, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise UserError(f"{where}: not JSON ({error.msg} at {line}column {error.colno})") from None
+    except RecursionError:
+        raise UserError(f"{where}: lists or objects are nested too deeply") from None
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: a text holds half of a surrogate pair (\\ud800 to \\udfff)") from None
+    except ValueError:  # a whole number of more digits than Python reads
+        raise UserError(f"{where}: a number has too many digits") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{where}: a JSON object is expected, not {text[:40]!r}")
+    return found
 
 
 def tsv_rows(path: Path) -> Iterator[Row]:
@@ -122,10 +132,23 @@ def pick(record: object, *names: str) -> Any:
 
 def text(record: object, *names: str) -> str:
     """A field that has to be text, stripped. It may be blank: data sets hold blank texts."""
+    return raw_text(record, *names).strip()
+
+
+def raw_text(record: object, *names: str) -> str:
+    """A field that has to be text, as it stands, for where positions in it matter."""
     value = pick(record, *names)
     if not isinstance(value, str):
         raise UserError(f"field {names[0]!r} has to be text, not {str(value)[:40]!r}")
-    return value.strip()
+    return value
+
+
+def texts(values: list[Any], what: str) -> list[str]:
+    """A list that has to hold texts alone."""
+    for value in values:
+        if not isinstance(value, str):
+            raise UserError(f"{what} have to be texts, not {str(value)[:40]!r}")
+    return values
 
 
 def number(record: object, *names: str) -> int:
@@ -151,7 +174,7 @@ def class_index(value: object, classes: Sequence[str]) -> int:
         name = name.strip()
         if name in classes:
             return classes.index(name)
-        if name.isdecimal():
+        if name.isdecimal() and len(name) <= 9:
             name = int(name)
     if isinstance(name, int) and 0 <= name < len(classes):
         return name

@@ -21,7 +21,7 @@ from dfolora.task import Example, Prompt, Task
 
 from .common import Dataset, Hub, Source, split_name
 from .metrics import record as measure
-from .reading import items, number, pick
+from .reading import items, number, pick, raw_text, texts
 
 PLACEHOLDER = "@placeholder"
 TRAIN_CHOICES = 10
@@ -31,9 +31,9 @@ def examples(record: Mapping[str, Any]) -> list[Example]:
     """A passage with its queries, or the Hub's row for one query (``entities`` and ``answers`` are texts there)."""
     passage = pick(record, "passage")
     if isinstance(passage, str):
-        return [_example(passage, record, items(record, "entities"))]
+        return [_example(passage, record, texts(items(record, "entities"), "entities"))]
     # Not stripped: the entities are positions in it.
-    body = pick(passage, "text")
+    body = raw_text(passage, "text")
     spans = [(number(entity, "start"), number(entity, "end")) for entity in items(passage, "entities")]
     if any(not 0 <= start <= end < len(body) for start, end in spans):
         raise UserError(f"an entity lies outside the passage of {len(body)} characters")
@@ -42,17 +42,17 @@ def examples(record: Mapping[str, Any]) -> list[Example]:
 
 
 def _example(passage: str, query: Mapping[str, Any], entities: list[str]) -> Example:
-    before, placeholder, after = str(pick(query, "query")).partition(PLACEHOLDER)
+    before, placeholder, after = raw_text(query, "query").partition(PLACEHOLDER)
     if not placeholder:
         raise UserError(f"the query has no {PLACEHOLDER}: {before[:40]!r}")
-    answers = [answer if isinstance(answer, str) else str(pick(answer, "text")) for answer in items(query, "answers")]
+    answers = [answer if isinstance(answer, str) else raw_text(answer, "text") for answer in items(query, "answers")]
     gold = tuple(dict.fromkeys(answers))
     if not gold:
         raise UserError("the query has no answer")
     choices = tuple(dict.fromkeys(entities))
     if not set(gold) & set(choices):
         choices = (*choices, gold[0])
-    label = next(choices.index(text) for text in gold if text in choices)
+    label = next(choices.index(answer) for answer in gold if answer in choices)
     bullets = " ".join(re.sub(r"@highlight\s*", "- ", passage).split())
     return Example({"passage": bullets, "before": before, "after": after}, label, choices=choices, gold=gold)
 

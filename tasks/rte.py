@@ -51,4 +51,5 @@ TASK = Task(
     load=DATA.load,
     measure=accuracy,
     shorten="premise",
+    sizes={"test": 277},
 )

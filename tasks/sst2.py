@@ -41,4 +41,5 @@ TASK = Task(
     load=DATA.load,
     measure=accuracy,
     shorten="text",
+    sizes={"test": 872},
 )

@@ -47,4 +47,5 @@ TASK = Task(
     load=DATA.load,
     measure=accuracy,
     shorten="sentence1",
+    sizes={"test": 638},
 )

@@ -185,4 +185,5 @@ TASK = Task(
     measure=accuracy,
     shorten="text",
     one_class_train=True,
+    sizes={"test": 104},
 )

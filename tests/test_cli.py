@@ -13,7 +13,8 @@ import yaml
 from tiny_models import SMALL, Command, csv_files, log, model, rows
 
 from dfolora.optimizers import optimizer_names
-from dfolora.settings.config import EvaluateConfig, TuneConfig
+from dfolora.settings.methods import SearchSettings
+from dfolora.settings.model import EvaluateSettings
 from dfolora.settings.options import flag
 from dfolora.tasks import task_names
 
@@ -21,8 +22,17 @@ KEYS = {
     "model", "task", "optimizer", "subspace", "seed", "evaluations", "token_layers", "seconds", "zero_shot", "tuned",
     "dev_zero_shot", "dev_tuned", "run", "adapter",
 }  # fmt: skip
-RUN_FILES = {"config.yaml", "environment.json", "log.jsonl", "subspace.safetensors", "adapter", "scores.json"}
-ADAPTER_FILES = {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+RUN_FILES = {
+    "config.yaml",
+    "environment.json",
+    "log.jsonl",
+    "measured.safetensors",
+    "adapter",
+    "scores.json",
+    "predictions.jsonl",
+    "lock",
+}
+ADAPTER_FILES = {"adapter_config.json", "adapter_model.safetensors", "README.md", "dfolora.json"}
 
 
 @pytest.fixture
@@ -65,7 +75,7 @@ def test_tables_for_people(command: Command, tmp_path: Path) -> None:
     assert [line.split()[:2] for line in lines] == [["dev", "6"], ["test", "12"]]
     assert f"adapter: {tmp_path / 'run' / 'adapter'}" in command.out
     assert "file:train" in command.out
-    assert "24/24 evaluations" in command.err
+    assert "24/24" in command.err
     assert command("evaluate", "--model", model("masked"), *files) == 0
     assert command.out.startswith("file:train, test: 12 examples\n  accuracy")
     assert command.err == ""
@@ -81,10 +91,14 @@ def test_yaml_and_flags_are_the_same_run(command: Command, tmp_path: Path) -> No
     first = command.json("tune", "--config", tmp_path / "run.yaml", "--subspace-dim", 20)
     config = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text(encoding="utf-8"))
     assert config["subspace_dim"] == 20  # the flag wins
-    assert set(config) == {field.name for field in dataclasses.fields(TuneConfig)}
+    unset = {name for name in config if config[name] is None}
+    assert not unset
+    assert {"method", "optimizer", "population", "template"} < set(config)
 
     flags = command.json("tune", "--model", model("masked"), *files, *SMALL, "--output", tmp_path / "b")
     again = command.json("tune", "--config", tmp_path / "a" / "config.yaml", "--output", tmp_path / "c")
+    tuned = command.json("tune", "--config", tmp_path / "a" / "config.yaml", "--output", tmp_path / "d", "--seed", 1)
+    assert log(tuned["run"]) != log(again["run"])
     assert log(first["run"]) == log(flags["run"]) == log(again["run"])
     assert first["tuned"] == flags["tuned"] == again["tuned"]
     # the same file serves evaluate, which leaves aside what is about tuning alone
@@ -147,14 +161,14 @@ def test_listings(command: Command) -> None:
         assert [line.split(maxsplit=1) for line in command.out.splitlines()] == [[*pair] for pair in listed.items()]
 
 
-@pytest.mark.parametrize(("name", "kind"), [("tune", TuneConfig), ("evaluate", EvaluateConfig)])
+@pytest.mark.parametrize(("name", "kind"), [("tune", SearchSettings), ("evaluate", EvaluateSettings)])
 def test_help_names_every_flag(command: Command, name: str, kind: type) -> None:
     with pytest.raises(SystemExit) as done:
         command(name, "--help")
     assert done.value.code == 0
     text = command.capsys.readouterr().out
     for field in dataclasses.fields(kind):
-        assert f"  {flag(field.name)}" in text
+        assert (f"  {flag(field.name)}" in text) == bool(field.metadata.get("group")), field.name
     assert "  --json" in text
     assert "  --config FILE" in text
     assert ("  --resume RUN" in text) == (name == "tune")
@@ -167,8 +181,8 @@ def test_without_a_command_it_says_how(command: Command) -> None:
 
 
 def test_as_a_program(tmp_path: Path) -> None:
-    """``python -m dfolora.cli``, in a process of its own, from another folder."""
-    start = [sys.executable, "-m", "dfolora.cli"]
+    """``python -m dfolora``, in a process of its own, from another folder."""
+    start = [sys.executable, "-m", "dfolora"]
     done = subprocess.run([*start, "tasks", "--json"], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "superglue/cb" in json.loads(done.stdout)

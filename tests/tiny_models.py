@@ -175,6 +175,6 @@ class Tune:
 
 
 def log(run: object) -> list[dict[str, Any]]:
-    """The lines of a run's log without what a clock or a warm cache decides."""
+    """The lines of a run's log without what a clock decides."""
     lines = [json.loads(line) for line in (Path(str(run)) / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    return [{name: value for name, value in line.items() if name not in ("seconds", "chain")} for line in lines]

@@ -22,7 +22,7 @@ from dfolora.models.adapter import Adapter, Factors
 from dfolora.models.load import LanguageModel
 from dfolora.optimizers import Optimizer, ahead, make_optimizer
 from dfolora.problems.objectives import cross_entropy
-from dfolora.settings.config import BenchConfig
+from dfolora.settings.model import BenchSettings
 
 RELATIVE_STEP = 0.5  # a candidate's change of a module's output, in units of that output
 AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}  # of the scores' scale
@@ -34,7 +34,7 @@ Report = Callable[[str], None]
 
 
 def bench(
-    config: BenchConfig, encode: Callable[[LanguageModel], Rows] | None = None, say: Report = lambda line: None
+    config: BenchSettings, encode: Callable[[LanguageModel], Rows] | None = None, say: Report = lambda line: None
 ) -> dict[str, Any]:
     """Measure one case.
 
@@ -60,7 +60,7 @@ def bench(
         torch.set_num_threads(threads)
 
 
-def _bench(config: BenchConfig, encode: Callable[[LanguageModel], Rows] | None, say: Report) -> dict[str, Any]:
+def _bench(config: BenchSettings, encode: Callable[[LanguageModel], Rows] | None, say: Report) -> dict[str, Any]:
     language_model = _model(config, config.dtype)
     dtype, device = next(language_model.model.parameters()).dtype, language_model.device
     batches = [encode(language_model)] if encode else _batches(config, language_model)
@@ -129,14 +129,14 @@ def _bench(config: BenchConfig, encode: Callable[[LanguageModel], Rows] | None, 
     }
 
 
-def _model(config: BenchConfig, dtype: str) -> LanguageModel:
+def _model(config: BenchSettings, dtype: str) -> LanguageModel:
     if config.shape:
         device = models.pick_device(config.device)
         return cases.build(config.shape, models.pick_dtype(dtype, device), device)
     return models.load(config.model, config.kind, dtype, config.device, config.trust_remote_code, config.quantize)
 
 
-def _batches(config: BenchConfig, language_model: LanguageModel) -> list[Rows]:
+def _batches(config: BenchSettings, language_model: LanguageModel) -> list[Rows]:
     if language_model.kind not in ("masked", "causal"):
         raise UserError(f"--task: a {language_model.kind} model is measured on a real task; name one")
     lengths: list[list[int]] = [[config.tokens] * config.examples]
@@ -172,7 +172,7 @@ def _candidates(adapter: Adapter, layer: int, population: int) -> Factors:
     return factors
 
 
-def _layers(config: BenchConfig, count: int) -> list[int]:
+def _layers(config: BenchSettings, count: int) -> list[int]:
     if not config.layers:
         return list(range(count))
     try:
@@ -258,7 +258,7 @@ def _optimizer_seconds(population: int, threads: int) -> float:
 
 
 def _rank_agreement(
-    config: BenchConfig, adapter: Adapter, batches: Sequence[Rows], contenders: Sequence[Way],
+    config: BenchSettings, adapter: Adapter, batches: Sequence[Rows], contenders: Sequence[Way],
     candidates: dict[int, Factors], say: Report,
 ) -> float | None:  # fmt: skip
     """Mean Kendall tau over layers of the candidates' losses against the same candidates in float32."""
@@ -269,7 +269,7 @@ def _rank_agreement(
     layerwise = next(way for way in contenders if way.name == "layerwise")
     exact_adapter = adapters.attach(_model(config, "float32"), config.rank)
     exact_adapter.restore(adapter.state())
-    engines = [Engine(exact_adapter, rows, config.chunk_tokens) for rows in batches]
+    engines = [Engine(exact_adapter, rows, config.chunk_tokens or 0) for rows in batches]
     labels = torch.cat([cases.labels(rows, seed) for seed, rows in enumerate(batches)]).to(own.device)
     taus = []
     for layer, factors in candidates.items():

@@ -10,140 +10,116 @@ the base model. alpha / r is 1. No dropout, no schedule, no warm-up: a run depen
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from dfolora.errors import UserError
 from dfolora.methods.gradient import Gradient
-from dfolora.methods.search import Progress, check_base, digest
-from dfolora.models.adapter import Adapter
-from dfolora.problems.encode import PromptEncoder
-from dfolora.problems.objectives import make_objective
-from dfolora.problems.selection import Selection
-from dfolora.runs.folder import Generation, Run, checksum, finite
-from dfolora.settings.config import TuneConfig
+from dfolora.methods.method import Method
+from dfolora.problems.problem import Problem
+from dfolora.runs.log import Line, Step, checksum, finite
 from dfolora.subspaces.lora import Lora
-from dfolora.task import Example
-
-LR = 1e-3
-LOOKS = 20  # at the dev set in a run, where --dev-every does not say
 
 
-class FirstOrder:
-    """Tunes an adapter on a few-shot set by back-propagation.
+class FirstOrder(Method[Problem]):
+    """A step of AdamW on the adapter's factors.
+
+    A loss that is not a number ends the run: there is no gradient, and every step after it would be the same.
 
     Attributes:
-        adapter: holds the current factors while running, the selected ones afterwards.
-        engine: the training batch.
-        selection: the dev set, and the adapter that it likes best so far.
-        chosen: indices of the layers that gradients are taken of: all of them.
-        size: evaluations of a step.
-        last: the line of the log at which the run stands.
+        layers: indices of the layers that gradients are taken of: all of them.
     """
+
+    keeps_state = True
 
     def __init__(
         self,
-        adapter: Adapter,
-        scorer: PromptEncoder,
-        train: Sequence[Example],
-        dev: Sequence[Example],
-        config: TuneConfig,
+        problem: Problem,
+        rank: int,
+        budget: int,
+        dev_every: int | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
     ) -> None:
-        self.adapter = adapter
-        self.config = config
-        rows = scorer.encode(train)
-        self.selection = Selection(adapter, scorer, dev, "incumbent", config.chunk_tokens)
-        self.data_checksum = digest([rows, self.selection.rows])
-        self.engine = Gradient(adapter, rows, scorer.labels(train), config.chunk_tokens)
-        self.labels = scorer.labels(train).to(self.engine.rows.owner.device)
-        task = scorer.task
-        self.objective = make_objective(
-            config.objective, lambda found: task.main(task.measure(train, found)), task.new_tokens > 0
-        )
-        self.modules = {name: module for layer in adapter.layers for name, module in layer.modules.items()}
-        self.last = self.selection.best
-        self.size = 1
-        self._choose(range(len(adapter.layers)))
+        """Set the factors to where they start.
 
-    def prepare(self, resume: Run | None = None) -> None:
-        """Set the factors to where they start, or to where an interrupted run goes on; its log is cut back to there.
+        Args:
+            problem: its engine is a ``Gradient``.
+            rank: of the adapter.
+            budget, dev_every: as for ``Method``.
+            lr, weight_decay: of AdamW.
 
         Raises:
-            UserError: the base model's own loss is not a number; the run's state is damaged or not that of its log.
+            UserError: the base model's own loss is not a number.
         """
-        check_base(self.engine, self.labels, self.config)
+        super().__init__(problem, budget, dev_every)
+        assert isinstance(problem.engine, Gradient), "the problem was made with another engine"
+        self.gradient = problem.engine
+        self.adapter = problem.adapter
+        self.lr, self.weight_decay = lr, weight_decay
+        self.modules = {name: module for layer in self.adapter.layers for name, module in layer.modules.items()}
+        problem.check_base()
         for index, layer in enumerate(self.adapter.layers):
             start = {}
             for name, module in layer.modules.items():
                 a, b = module.factors()
-                # The draw of --subspace lora, so that zeroth-order runs of the same seed start from the same A.
-                drawn = Lora.a_side(module, a, self.config.rank, self.config.seed)
+                # The draw of the subspace ``lora``, so that zeroth-order runs of the same seed start from the same A.
+                drawn = Lora.a_side(module, a, rank, problem.seed)
                 start[name] = (drawn[None], torch.zeros_like(b)[None])
             self.adapter.write(index, start)
-        self.engine.reset_counts()
-        if resume is not None and resume.replay:
-            self._go_on(resume)
+        self.gradient.reset_counts()
+        self._tune(range(len(self.adapter.layers)))
 
-    def fit(self, run: Run, progress: Progress = lambda state, best: None) -> None:
-        """Step until the budget is spent; then load the selected adapter.
+    def step(self, before: Line) -> Step:
+        here = self._checksum()
+        return Step(here, finite(self._step()))
 
-        A loss that is not a number ends the run: there is no gradient, and every step after it would be the same.
-        """
-        state = run.replay[-1] if run.replay else self.selection.begin(run, None)
-        progress(state, self.selection.best)
+    def repeat(self, before: Line, line: Line) -> None:
+        """Nothing: the factors and AdamW's moments come from ``restore``."""
+
+    def is_stuck(self, line: Line) -> bool:
+        return bool(line.losses) and line.losses[0] is None
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
         for factor in self.factors:
             factor.requires_grad_(True)
-        while state.evaluations + self.size <= self.config.budget:
-            started = time.perf_counter()
-            here = self._checksum()
-            losses = self._generation()
-            before, state = state, state.next(self.engine, here, finite(losses), started)
-            due = look_is_due(self.config, self.size, before, state)
-            if due:
-                self.selection.look(state)
-            run.log(state)
-            if due:
-                self._save(run, state.generation)
-            progress(state, self.selection.best)
-            if not losses[0].isfinite():
-                break
-        for factor in self.factors:
-            factor.requires_grad_(False)
-        self.last = state
-        self.selection.restore()
+        try:
+            yield
+        finally:
+            for factor in self.factors:
+                factor.requires_grad_(False)
 
-    # -- parts of the loop ------------------------------------------------------------------------------------------
-
-    def _choose(self, layers: Sequence[int]) -> None:
+    def _tune(self, layers: Sequence[int]) -> None:
         """Make these layers the ones that AdamW tunes."""
-        self.chosen = list(layers)
+        self.layers = list(layers)
         modules = [module for index in layers for module in self.adapter.layers[index].modules.values()]
         self.factors = [factor for module in modules for factor in module.factors()]
-        rate = self.config.lr or LR
-        self.optimizer = torch.optim.AdamW(self.factors, lr=rate, weight_decay=self.config.weight_decay)
+        self.optimizer = torch.optim.AdamW(self.factors, lr=self.lr, weight_decay=self.weight_decay)
 
-    def _generation(self) -> Tensor:
+    def _step(self) -> Tensor:
         """One step; the losses that it took, that of the factors before it first."""
-        losses = self._gradient()
+        losses = self._backward()
         if bool(losses.isfinite()):
             self.optimizer.step()
-            for index in self.chosen:
+            for index in self.layers:
                 self.adapter.moved(index)
         self.optimizer.zero_grad()
         return losses.cpu()
 
-    def _gradient(self) -> Tensor:
+    def _backward(self) -> Tensor:
         """The loss (1,); leaves its gradient in the factors."""
-        losses = self.engine(self.objective)
+        function, _ = self.problem.objective()
+        losses = self.gradient(lambda scores, labels: _mean(function(scores, labels)))
         for module in self.modules.values():
             grad = module.factors()[1].grad
             if module.rows is not None and grad is not None:  # value rows of a fused projection are not adapted
-                kept = torch.zeros_like(grad)
-                kept[module.rows] = grad[module.rows]
-                grad.copy_(kept)
+                searched = torch.zeros_like(grad)
+                searched[module.rows] = grad[module.rows]
+                grad.copy_(searched)
         return losses
 
     def _checksum(self) -> str:
@@ -152,54 +128,42 @@ class FirstOrder:
 
     # -- interruption -----------------------------------------------------------------------------------------------
 
-    def _go_on(self, run: Run) -> None:
-        """Load what was kept at the last look that was. What was logged after it will be run again."""
-        self.selection.begin(run, run.replay[0])
-        tensors, generation = run.load_state()
-        ahead = run.replay[generation + 1 : generation + 2]
-        if not generation:
-            run.rewind(0)
-            return
-        try:
-            self._load(tensors)
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise UserError(f"--resume: the state of {str(run.folder)!r} belongs to another model") from error
-        if ahead and ahead[0].checksum != self._checksum():
-            raise UserError(f"--resume: {str(run.folder)!r} cannot go on: its state is not the one that was logged")
-        run.rewind(generation)
-        for line in run.replay:
-            if line.dev and line.generation:
-                self.selection.choose(line)
-        self.selection.kept = [
-            {name: (tensors[f"kept/{name}/a"][None], tensors[f"kept/{name}/b"][None]) for name in layer.modules}
-            for layer in self.adapter.layers
-        ]
-
-    def _save(self, run: Run, generation: int) -> None:
-        """Write the factors, the selected ones, AdamW's moments and the layers that they are of."""
-        tensors = {"chosen": torch.tensor(self.chosen)}
-        for what, factors in (("now", self.adapter.state()), ("kept", self.selection.kept)):
+    def state(self) -> dict[str, Tensor]:
+        """The factors, the best ones so far, AdamW's moments and the layers that they are of."""
+        tensors = {"layers": torch.tensor(self.layers)}
+        for what, factors in (("now", self.adapter.state()), ("best", self.problem.selection.state)):
             for layer in factors:
                 for name, (a, b) in layer.items():
                     tensors[f"{what}/{name}/a"], tensors[f"{what}/{name}/b"] = a[0], b[0]
         for number, moments in self.optimizer.state_dict()["state"].items():
             tensors.update({f"adamw/{number}/{name}": tensor for name, tensor in moments.items()})
-        run.save_state(tensors, generation)
+        return tensors
 
-    def _load(self, tensors: dict[str, Tensor]) -> None:
-        for index, layer in enumerate(self.adapter.layers):
-            now = {name: (tensors[f"now/{name}/a"][None], tensors[f"now/{name}/b"][None]) for name in layer.modules}
-            self.adapter.write(index, now)
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
-            if key.startswith("adamw/"):
-                _, number, name = key.split("/")
-                moments.setdefault(int(number), {})[name] = tensor
-        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+    def restore(self, tensors: dict[str, Tensor], after: Line | None) -> None:
+        if not tensors:
+            return
+        try:
+            for index, layer in enumerate(self.adapter.layers):
+                self.adapter.write(index, {name: _factors(tensors, "now", name) for name in layer.modules})
+            moments: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in tensors.items():
+                if key.startswith("adamw/"):
+                    _, number, name = key.split("/")
+                    moments.setdefault(int(number), {})[name] = tensor
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+            self.problem.selection.state = [
+                {name: _factors(tensors, "best", name) for name in layer.modules} for layer in self.adapter.layers
+            ]
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise UserError(f"resume: the saved state belongs to another model ({error})") from error
+        if after is not None and after.checksum != self._checksum():
+            raise UserError("resume: the saved state is not the one that was logged")
 
 
-def look_is_due(config: TuneConfig, size: int, before: Generation, state: Generation) -> bool:
-    """Whether the dev set is to be asked after a step, of so many evaluations, of a method that has no sweeps."""
-    every = config.dev_every or max(1, config.budget // LOOKS)
-    last = state.evaluations + size > config.budget and not config.dev_every
-    return last or state.evaluations // every > before.evaluations // every
+def _factors(tensors: dict[str, Tensor], what: str, name: str) -> tuple[Tensor, Tensor]:
+    return tensors[f"{what}/{name}/a"][None], tensors[f"{what}/{name}/b"][None]
+
+
+def _mean(losses: Tensor) -> Tensor:
+    return losses.mean(-1) if losses.dim() == 2 else losses

@@ -17,77 +17,118 @@ used, but **their meaning, their values and all defaults below are ours, not the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from dfolora.errors import UserError
-from dfolora.methods.first_order import LR, FirstOrder
+from dfolora.methods.first_order import FirstOrder
 from dfolora.methods.layer_choice import Costs, choose
 from dfolora.models.adapter import Factors
-from dfolora.optimizers import Optimizer, make_optimizer
-from dfolora.runs.folder import Run
+from dfolora.optimizers import Optimizer
+from dfolora.problems.problem import Problem
+from dfolora.runs.log import Line
 from dfolora.subspaces.lora import Lora
+
+MakeEstimator = Callable[[int, float], Optimizer]
+"""(d, learning rate) -> the zeroth-order estimator."""
 
 
 class Hybrid(FirstOrder):
-    """Tunes an adapter by both.
+    """A step of both.
 
     Attributes:
-        chosen: indices of the first-order layers.
-        others: the factors' subspaces of the zeroth-order layers, by index; none where alpha is 0.
+        layers: indices of the first-order layers.
+        others: subspaces of the zeroth-order layers' factors, by index; none where alpha is 0.
         importance: by layer.
     """
 
-    def prepare(self, resume: Run | None = None) -> None:
-        """As ``FirstOrder.prepare``; then choose the first-order layers.
+    def __init__(
+        self,
+        problem: Problem,
+        make_estimator: MakeEstimator,
+        population: int,
+        rank: int,
+        budget: int,
+        dev_every: int | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        rho: float = 0.5,
+        alpha: float = 0.1,
+        rule: str = "importance",
+    ) -> None:
+        """Choose the first-order layers.
+
+        Args:
+            problem, rank, budget, dev_every, lr, weight_decay: as for ``FirstOrder``.
+            make_estimator: builds the zeroth-order estimator.
+            population: probes of a step.
+            rho: share of a whole backward pass that the first-order layers may cost.
+            alpha: the estimator's rate as a share of ``lr``; 0: leave the other layers as they are.
+            rule: ``importance``, ``last`` or ``random``, see ``layer_choice``.
 
         Raises:
-            UserError: as there; not one layer fits into rho; an option that the estimator cannot work with.
+            UserError: the base model's own loss is not a number; not one layer fits into rho.
         """
-        config = self.config
-        self.others: dict[int, Lora] = {}
-        self.estimator: Optimizer | None = None
-        super().prepare()
+        super().__init__(problem, rank, budget, dev_every, lr, weight_decay)
+        self.rank, self.alpha, self.population = rank, alpha, population
+        self.make_estimator = make_estimator
         self.importance = self._profile()
-        chosen = choose(config.first_order_layers, self.importance, self.costs(), config.rho, config.seed)
-        if resume is not None and "chosen" in (kept := resume.load_state()[0]):
-            chosen = kept["chosen"].tolist()  # on a GPU rounding may make another choice of a tie
-        self._choose(chosen)
-        self.engine.deepest = min(self.engine.block_of(layer) for layer in self.chosen)
-        if config.alpha:
-            rest = [index for index in range(len(self.adapter.layers)) if index not in self.chosen]
-            self.others = {index: self._subspace(index) for index in rest}
-        if self.others:
-            options = {**config.optimizer_options, "lr": config.alpha * (config.lr or LR)}
-            self.estimator = make_optimizer(
-                config.optimizer, sum(part.dim for part in self.others.values()), population=config.population,
-                sigma=config.sigma, seed=config.seed, **options,
-            )  # fmt: skip
-            self.size += config.population
-        if resume is not None and resume.replay:
-            self._go_on(resume)
+        self._split(choose(rule, self.importance, self.costs(), rho, problem.seed))
 
     def costs(self) -> Costs:
         """What back-propagation to each layer costs: tokens times the weights that gradients pass or are taken of."""
-        engine, layers = self.engine, self.adapter.layers
-        tokens = [sum(counts) for counts in zip(*(engine.tokens(part.rows) for part in engine.parts), strict=True)]
-        weights = [sum(p.numel() for p in block.module.parameters()) for block in engine.order.blocks]
+        gradient, layers = self.gradient, self.adapter.layers
+        tokens = [sum(counts) for counts in zip(*(gradient.tokens(part.rows) for part in gradient.parts), strict=True)]
+        weights = [sum(p.numel() for p in block.module.parameters()) for block in gradient.order.blocks]
         passed = [count * size for count, size in zip(tokens, weights, strict=True)]
-        places = [engine.block_of(index) for index in range(len(layers))]
+        places = [gradient.block_of(index) for index in range(len(layers))]
         sizes = [sum(f.numel() for module in layer.modules.values() for f in module.factors()) for layer in layers]
         return Costs(
             [sum(passed[place:]) for place in places],
             [tokens[place] * size for place, size in zip(places, sizes, strict=True)],
         )
 
-    # -- parts of the loop ------------------------------------------------------------------------------------------
-
-    def _generation(self) -> Tensor:
+    def repeat(self, before: Line, line: Line) -> None:
         if self.estimator is None:
-            return super()._generation()
+            return
+        losses = line.loss_tensor()[1:]
+        if len(losses) != len(self.estimator.ask()):
+            raise UserError(f"resume: generation {line.generation} has not as many losses as candidates")
+        self.estimator.tell(losses)
+
+    def restore(self, tensors: dict[str, Tensor], after: Line | None) -> None:
+        if tensors.get("layers", torch.tensor(self.layers)).tolist() != self.layers:
+            raise UserError("resume: another choice of first-order layers than the run's; has the device changed?")
+        super().restore(tensors, after)
+        if self.estimator is None or not tensors:
+            return
+        saved = self._checksum()
+        self._write()
+        if self._checksum() != saved:  # what the estimator was told again must lead to where it was saved
+            raise UserError("resume: the saved state is not the one that was logged")
+
+    def _split(self, layers: list[int]) -> None:
+        """Give these layers gradients, the others estimates."""
+        self._tune(layers)
+        self.gradient.deepest = min(self.gradient.block_of(layer) for layer in layers)
+        self.estimator: Optimizer | None = None
+        self.others: dict[int, Lora] = {}
+        if self.alpha:
+            rest = [index for index in range(len(self.adapter.layers)) if index not in layers]
+            self.others = {index: self._subspace(index) for index in rest}
+        if self.others:
+            dim = sum(part.dim for part in self.others.values())
+            self.estimator = self.make_estimator(dim, self.alpha * self.lr)
+            self.size = 1 + self.population
+
+    def _step(self) -> Tensor:
+        if self.estimator is None:
+            return super()._step()
         z = self.estimator.ask()
-        probed = self.objective(self.engine.scores(self._factors(z)), self.labels).cpu()
-        losses = torch.cat([super()._generation(), probed])
+        probed = self.problem.evaluate(self._factors(z)).losses
+        losses = torch.cat([super()._step(), probed])
         self.estimator.tell(probed)
         self._write()
         return losses
@@ -96,7 +137,7 @@ class Hybrid(FirstOrder):
         """By layer, the sum of |gradient| over its factors."""
         for factor in self.factors:
             factor.requires_grad_(True)
-        self._gradient()
+        self._backward()
         sums = []
         for layer in self.adapter.layers:
             factors = [factor for module in layer.modules.values() for factor in module.factors()]
@@ -111,36 +152,18 @@ class Hybrid(FirstOrder):
         one = torch.ones(())  # ``Lora`` has no use for the scales of the data
         measured = {"hidden_std": one, **{f"{name}/out_std": one for name in layer.modules}}
         measured |= {f"{name}/a": module.factors()[0].detach().clone() for name, module in layer.modules.items()}
-        return Lora(layer, measured, self.config.rank, 0, self.config.seed, 0.5, self.engine.rows.owner.device)
+        return Lora(layer, measured, self.rank, 0, self.problem.seed, 0.5, self.problem.device)
 
     def _factors(self, z: Tensor) -> Factors:
         """z (P, d), the layers' numbers side by side, to the zeroth-order layers' factors."""
         parts = z.split([subspace.dim for subspace in self.others.values()], dim=1)
-        found: Factors = {}
+        factors: Factors = {}
         for subspace, part in zip(self.others.values(), parts, strict=True):
-            found.update(subspace.factors(part))
-        return found
+            factors.update(subspace.factors(part))
+        return factors
 
     def _write(self) -> None:
         assert self.estimator is not None
         factors = self._factors(self.estimator.incumbent()[None])
         for index in self.others:
             self.adapter.write(index, {name: factors[name] for name in self.adapter.layers[index].modules})
-
-    def _go_on(self, run: Run) -> None:
-        """As ``FirstOrder``; the estimator is told the logged losses again, which must lead to where it was kept."""
-        super()._go_on(run)
-        if len(run.replay) > 1:
-            self.engine.reset_counts()  # the profile is in the log already
-        if self.estimator is None:
-            return
-        kept = self._checksum()
-        for line in run.replay[1:]:
-            losses = line.loss_tensor()[1:]
-            if len(losses) != len(self.estimator.ask()):
-                raise UserError(f"--resume: {str(run.folder)!r}: generation {line.generation} has not as many losses")
-            self.estimator.tell(losses)
-        if len(run.replay) > 1:
-            self._write()
-        if self._checksum() != kept:
-            raise UserError(f"--resume: {str(run.folder)!r} cannot go on: its state is not the one that was logged")

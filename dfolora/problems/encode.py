@@ -91,6 +91,10 @@ class PromptEncoder:
             rows += [self._sentence(self._ids(word), (-1, c)) for c, word in enumerate(self.prompt.words)]
         return self._batch(rows, [self._class_count(example) for example in examples])
 
+    def check(self, examples: Sequence[Example]) -> None:
+        for example in examples:
+            self._fit(example, self._render, 0)
+
     def prompts(self, examples: Sequence[Example]) -> list[list[int]]:
         """Token ids of what is left of the answer, by example: what a causal model generates from."""
         return [self._fit(example, self._render, 0) for example in examples]

@@ -2,48 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from dfolora.settings.config import TuneConfig
-from dfolora.task import Prompt
+from dfolora.settings.methods import SearchSettings, TuneSettings
+from dfolora.settings.options import as_text
+from dfolora.task import AUTO_CLASSES
 
-_CLASSES = {
-    "masked": "AutoModelForMaskedLM",
-    "causal": "AutoModelForCausalLM",
-    "seq2seq": "AutoModelForSeq2SeqLM",
-    "encoder": "AutoModel",
-}
+if TYPE_CHECKING:
+    from dfolora.problems.encode import PromptEncoder
 
 
-def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Prompt, new_tokens: int = 0) -> str:
+def how_it_works(settings: TuneSettings) -> str:
+    """What the method does, in a few words: ``cma in pca``."""
+    if isinstance(settings, SearchSettings):
+        return f"{settings.search} in {as_text(settings.subspace)}"
+    if settings.method == "full-parameter":
+        return f"{settings.search.removeprefix('full-')} on all weights"
+    return f"{settings.method} LoRA, {settings.search}"
+
+
+def model_card(settings: TuneSettings, scores: dict[str, Any], encoder: PromptEncoder) -> str:
     """Markdown with the metadata block that model hubs read."""
-    full = config.method == "full-parameter"
+    whole = settings.method == "full-parameter"
+    model = scores["model"]
     head = yaml.safe_dump(
         {
-            "base_model": config.model,
-            "library_name": "transformers" if full else "peft",
-            "tags": ["dfolora"] if full else ["dfolora", "lora"],
+            "base_model": model,
+            "library_name": "transformers" if whole else "peft",
+            "tags": ["dfolora"] if whole else ["dfolora", "lora"],
         },
         sort_keys=True,
     )
     counts = scores["examples"]
     looks = [("dev", scores["dev_zero_shot"], scores["dev_tuned"])]
-    if config.test_split != "none":
-        looks.append((config.test_split, scores["zero_shot"], scores["tuned"]))
+    if settings.test_split != "none":
+        looks.append((settings.test_split, scores["zero_shot"], scores["tuned"]))
     rows = [
         f"| {split} | {counts[split]} | {name} | {before[name]:.2f} | {after[name]:.2f} |"
         for split, before, after in looks
         for name in after
+        if name in before
     ]
-    how = f"without gradients: `{config.optimizer}` in the `{config.subspace}` subspace, rank {config.rank}"
-    if full:
-        how = f"without gradients: `{config.optimizer}` on all weights, in place"
-    elif config.method != "gradient-free":
-        how = f"by back-propagation ({config.method}: `{config.search}` on A and B), rank {config.rank}"
+    prompt, new_tokens = encoder.prompt, encoder.task.new_tokens
     words = ", ".join(prompt.words) if prompt.words else "each example's own choices"
-    template = prompt.template.replace("\n", "\\n")
     if new_tokens:
         words = f"generated greedily, up to the end of the line, {new_tokens} tokens at most"
     return "\n".join(
@@ -51,30 +54,35 @@ def model_card(config: TuneConfig, scores: dict[str, Any], kind: str, prompt: Pr
             "---",
             head.rstrip(),
             "---",
-            f"# {config.model}, tuned" if full else f"# LoRA adapter for {config.model}",
+            f"# {model}, tuned" if whole else f"# LoRA adapter for {model}",
             "",
-            f"Found by dfolora {how}, seed {config.seed}, {scores['evaluations']} evaluations of "
+            f"Found by dfolora: {how_it_works(settings)}, seed {settings.seed}, {scores['evaluations']} evaluations of "
             f"{counts['train']} examples ({scores['token_layers']} token-layers). Chosen on {counts['dev']} dev "
             f"examples after {scores['selected_at']} evaluations.",
             "",
-            f"Task `{scores['task']}`, prompt `{template}`, answers: {words}.",
+            f"Task `{scores['task']}`, asked with this prompt and answers:",
+            "",
+            # Indented, so that nothing in a text of somebody's is taken for markup.
+            *("    " + line for line in prompt.template.splitlines()),
+            "",
+            *("    " + line for line in words.splitlines()),
             "",
             "| split | examples | metric | zero-shot | tuned |",
             "|---|---|---|---|---|",
             *rows,
             "",
             "```python",
-            *_use(config.model, kind, full),
+            *_use(model, encoder.kind, whole),
             "```",
             "",
         ]
     )
 
 
-def _use(model: str, kind: str, full: bool) -> list[str]:
+def _use(model: str, kind: str, whole: bool) -> list[str]:
     """The lines that load what was saved, without this library."""
-    name = _CLASSES[kind]
-    if full:
+    name = AUTO_CLASSES[kind]
+    if whole:
         return [f"from transformers import {name}", "", f"model = {name}.from_pretrained('this folder')"]
     return [
         f"from transformers import {name}",

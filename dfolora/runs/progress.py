@@ -5,116 +5,132 @@ from __future__ import annotations
 import math
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from dfolora.settings.config import TuneConfig
-from dfolora.runs.folder import Generation, Run
+from dfolora.runs.card import how_it_works
+from dfolora.runs.description import name_of
+from dfolora.runs.folder import Run
+from dfolora.runs.listener import Listener
+from dfolora.runs.log import Line
 
 QUIET_SECONDS = 10.0  # between lines where the output is not a terminal
+WARNINGS = (1, 10, 100, 1000)  # of generations without a finite loss
 
 
-class Display:
+class Display(Listener):
     """Shows a run while it goes on, and its scores at the end."""
 
-    def __init__(self, config: TuneConfig, task: str) -> None:
-        self.config = config
-        self.task = task
+    def __init__(self) -> None:
         self.console = Console(stderr=True, emoji=False)  # "file:train:" is no locomotive
         self.live = self.console.is_terminal
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=20), console=self.console, transient=True
+            TextColumn("{task.description}"), BarColumn(bar_width=10), console=self.console, transient=True
         )
+        self.row = self.bar.add_task("", total=None)
+        self.run: Run | None = None
         self.started_at = time.monotonic()
         self.replayed = 0  # evaluations that cost nothing now and must not count as speed
         self.last_line = -math.inf
-        self.folder: Path | None = None
+        self.last_stage = -math.inf
         self.all_bad = 0
 
     def __enter__(self) -> Display:
+        if self.live:
+            self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def stage(self, text: str) -> None:
         if self.live:
-            self.bar.stop()
+            self.bar.update(self.row, description=text)
+        elif time.monotonic() - self.last_stage > QUIET_SECONDS:
+            self.last_stage = time.monotonic()
+            self._print(text)
 
     def started(self, run: Run) -> None:
         """The run folder exists: say where it is, so that it can be resumed."""
-        self.folder = run.folder
-        self.replayed = run.replay[-1].evaluations if run.replay else 0
+        self.run = run
+        self.replayed = run.lines[-1].evaluations if run.lines else 0
         self.started_at = time.monotonic()
-        config = self.config
-        how = f"{config.optimizer} in {config.subspace}"
-        if config.method == "full-parameter":
-            how = f"{config.optimizer} on all weights"
-        elif config.method != "gradient-free":
-            how = f"{config.method} LoRA, {config.search}"
-        if run.replay:
-            self._print(f"resuming {run.folder} after {run.replay[-1].evaluations} evaluations")
+        settings = run.settings
+        if run.lines:
+            self._print(f"resuming {run.folder} after {self.replayed} evaluations")
         self._print(
-            f"tuning {config.model} for {self.task}: {how}, seed {config.seed}, "
-            f"budget {config.budget} evaluations; run folder {run.folder}"
+            f"tuning {name_of(settings.model)} for {name_of(settings.task) or settings.train_file}: "
+            f"{how_it_works(settings)}, seed {settings.seed}, budget {settings.evaluations} evaluations; "
+            f"run folder {run.folder}"
         )
-        if self.live:
-            self.bar.start()
-            self.bar_task = self.bar.add_task("", total=config.budget)
+        self.bar.update(self.row, total=settings.evaluations, completed=self.replayed)
 
     def interrupted(self) -> None:
         """Say how to go on."""
-        self.bar.stop()
-        self._print("interrupted" + (f"; go on with: dfolora tune --resume {self.folder}" if self.folder else ""))
+        self._stop()
+        self._print("interrupted" + (f"; go on with: dfolora tune --resume {self.run.folder}" if self.run else ""))
 
-    def progress(self, state: Generation, best: Generation) -> None:
-        """One generation more."""
-        done = max(0, state.evaluations - self.replayed)
-        rate = done / max(time.monotonic() - self.started_at, 1e-9)
-        left = self.config.budget - state.evaluations
-        losses = [loss for loss in state.losses if loss is not None]
-        layer = "all" if state.layer is None else state.layer
-        dev = best.dev["main"] if best.dev else math.nan
-        loss = f"{min(losses, default=math.nan):.4f}" if state.losses else "-"  # the base model is no generation
-        line = (
-            f"sweep {state.sweep} layer {layer} loss {loss} dev best {dev:.1f} | "
-            f"{state.evaluations}/{self.config.budget} evaluations, {rate:.1f}/s, "
-            f"{_clock(left / rate) if rate else '?'} left"
-        )
-        if state.losses and not losses:
-            self.all_bad += 1
-            method = self.config.method
-            if self.all_bad in (1, 10, 100, 1000):
-                lower = {"gradient-free": "--sigma or --scale", "full-parameter": "--sigma or --lr"}.get(method, "--lr")
-                self._print(f"warning: generation {state.generation}: every loss is NaN or infinite; lower {lower}?")
+    def progress(self, line: Line, best: Line) -> None:
+        assert self.run is not None, "a run starts before it gets on"
+        budget = self.run.settings.evaluations
+        rate = max(0, line.evaluations - self.replayed) / max(time.monotonic() - self.started_at, 1e-9)
+        left = budget - line.evaluations
+        losses = [loss for loss in line.losses if loss is not None]
+        if line.losses and not losses:
+            self._warn(line)
+        text = progress_line(line, best, budget, rate)
         if self.live:
-            self.bar.update(self.bar_task, completed=state.evaluations, description=line)
-        elif time.monotonic() - self.last_line > QUIET_SECONDS or left < self.config.generation_size:
+            self.bar.update(self.row, completed=line.evaluations, description=text)
+        elif time.monotonic() - self.last_line > QUIET_SECONDS or left < len(line.losses):
             self.last_line = time.monotonic()
-            self._print(line)
+            self._print(text)
 
     def scores(self, scores: dict[str, Any]) -> None:
         """The table at the end, on standard output."""
+        self._stop()
         table = Table(title=f"{scores['task']}, seed {scores['seed']}, {scores['evaluations']} evaluations", box=None)
         for column in ("split", "examples", "metric", "zero-shot", "tuned", "change"):
             table.add_column(column, justify="left" if column in ("split", "metric") else "right")
-        split = self.config.test_split
-        for name, count, before, after in (
-            ("dev", scores["examples"]["dev"], scores["dev_zero_shot"], scores["dev_tuned"]),
-            (split, scores["examples"][split], scores["zero_shot"], scores["tuned"]),
-        ):
+        split = next((name for name in scores["examples"] if name not in ("train", "dev")), "dev")
+        looks = [("dev", scores["dev_zero_shot"], scores["dev_tuned"])]
+        if scores["tuned"]:
+            looks.append((split, scores["zero_shot"], scores["tuned"]))
+        for name, before, after in looks:
             for metric in after:
                 change = after[metric] - before[metric]
-                table.add_row(
-                    name, str(count), metric, f"{before[metric]:.2f}", f"{after[metric]:.2f}", f"{change:+.2f}"
-                )
+                count = str(scores["examples"][name])
+                table.add_row(name, count, metric, f"{before[metric]:.2f}", f"{after[metric]:.2f}", f"{change:+.2f}")
         Console(file=sys.stdout, emoji=False, markup=False).print(table)
         what = "adapter" if "adapter" in scores else "model_folder"
         print(f"{what.replace('_', ' ')}: {scores[what]}")
 
+    def _stop(self) -> None:
+        if self.live:
+            self.bar.stop()
+
+    def _warn(self, line: Line) -> None:
+        assert self.run is not None, "a run starts before it gets on"
+        self.all_bad += 1
+        if self.all_bad in WARNINGS:
+            method = self.run.settings.method
+            lower = {"search": "sigma or scale", "full-parameter": "sigma or lr"}.get(method, "lr")
+            self._print(f"warning: generation {line.generation}: every loss is NaN or infinite; lower {lower}?")
+
     def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def progress_line(line: Line, best: Line, budget: int, rate: float) -> str:
+    """Where a run stands, within 66 characters, so that a bar beside it fits a terminal of 80."""
+    losses = [loss for loss in line.losses if loss is not None]
+    loss = f"{min(losses, default=math.nan):.3f}" if line.losses else "-"  # the base model is no generation
+    dev = f"{best.dev['main']:.1f}" if best.dev else "-"
+    layer = "" if line.layer is None else f" layer {line.layer}"
+    left = _clock((budget - line.evaluations) / rate) if rate else "?"
+    return f"sweep {line.sweep}{layer} loss {loss} dev {dev} {line.evaluations}/{budget} {rate:.1f}/s {left} left"
 
 
 def _clock(seconds: float) -> str:

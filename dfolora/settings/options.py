@@ -1,108 +1,144 @@
-"""Options: a dataclass's fields as flags and as lines of a YAML file, with errors that name what was given."""
+"""Options: a frozen dataclass whose fields are keyword arguments, lines of a YAML file and flags at once.
+
+Types, choices and limits stand at the field and are checked when the object is made, whoever makes it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
-
-import yaml
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from dfolora.errors import UserError, unknown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """What every dataclass of options can do."""
+    """Base of all settings: converts and checks every field, then what ``check`` adds."""
 
-    @classmethod
-    def fill(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values that were given, with those that follow from them."""
-        return dict(values)
+    def __post_init__(self) -> None:
+        for name, hint in hints(type(self)).items():
+            value = typed(name, getattr(self, name), hint)
+            object.__setattr__(self, name, value)
+        for each in dataclasses.fields(self):
+            _check_limits(each.name, getattr(self, each.name), each.metadata)
+        self.check()
 
     def check(self) -> None:
-        """Raise UserError for a value that cannot work."""
+        """Raise UserError where settings do not go together."""
 
 
-Config = TypeVar("Config", bound=Options)
+def option(
+    default: Any,
+    text: str,
+    *,
+    group: str = "",
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+) -> Any:
+    """A field with its help text and what its values may be.
+
+    Args:
+        default: its default.
+        text: one line of help.
+        group: heading in ``--help`` and in the reference; '': that of the class.
+        choices: all values there are.
+        least, above, most: limits of a number; ``least`` and ``most`` are allowed themselves.
+    """
+    limits = {"help": text, "group": group, "choices": choices, "least": least, "above": above, "most": most}
+    return field(default=default, metadata=limits)
 
 
-def option(default: Any, text: str) -> Any:
-    """A field with its help text."""
-    return field(default=default, metadata={"help": text})
+def hints(kind: type) -> dict[str, Any]:
+    """Field name -> its type."""
+    found = get_type_hints(kind)
+    return {each.name: found[each.name] for each in dataclasses.fields(kind)}
 
 
 def flag(name: str) -> str:
+    """How an option is written on the command line."""
     return "--" + name.replace("_", "-")
 
 
-def at_least(config: Any, name: str, least: int) -> None:
-    if getattr(config, name) < least:
-        raise UserError(f"{flag(name)}: {getattr(config, name)} cannot work; the least is {least}")
-
-
-def build(kind: type[Config], given: Mapping[str, Any], source: str = "flags") -> Config:
-    """A checked config from the values that were given.
+def typed(name: str, value: Any, hint: Any) -> Any:
+    """A value as its option wants it: numbers from text, None only where that is allowed.
 
     Args:
-        kind: a dataclass of options, such as ``TuneConfig``.
-        given: field name -> value; names may use dashes.
-        source: what the error should name, such as a YAML file.
+        name: of the option, for the error.
+        value: from Python, YAML or a flag.
+        hint: a type, ``type | None``, or ``Any``: then the value stays what it is.
 
     Raises:
-        UserError: an unknown name, a value of the wrong type, a value that cannot work.
+        UserError: it cannot be that type.
     """
-    values = {name.replace("-", "_"): value for name, value in given.items()}
-    hints = get_type_hints(kind)
-    fields = {f.name for f in dataclasses.fields(kind)}
-    for name in values:
-        if name not in fields:
-            raise unknown(source, name, fields)
-    typed = {name: _typed(name, value, hints[name]) for name, value in kind.fill(values).items()}
-    config = kind(**typed)
-    config.check()
-    return config
-
-
-def _typed(name: str, value: Any, hint: type) -> Any:
-    if hint is bool and isinstance(value, bool):
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if hint is Any or (value is None and NoneType in kinds):
         return value
-    if hint is str and isinstance(value, (list, tuple)):  # YAML lists for comma-separated flags
-        return ",".join(map(str, value))
-    if hint is str and isinstance(value, dict):
-        return ",".join(f"{key}={word}" for key, word in value.items())
+    kind = next(each for each in kinds if each is not NoneType)
+    if get_origin(kind) is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{name}: {value!r} is not a mapping")
+        return dict(value)
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        if str(value).lower() in ("true", "false"):
+            return str(value).lower() == "true"
+        raise UserError(f"{name}: {value!r} is not true or false")
+    if kind is str:
+        if isinstance(value, (dict, list, tuple, set)) or callable(value):
+            raise UserError(f"{name}: {value!r} is not text")
+        return str(value)
+    return _number(name, value, kind)
+
+
+def _number(name: str, value: Any, kind: type) -> Any:
     try:
-        if hint is bool or isinstance(value, (bool, list, dict)) or value is None:
+        if isinstance(value, (bool, dict, list, tuple)) or value is None:
             raise ValueError
-        if hint is int and float(value) != int(float(value)):
+        number = float(value)
+        if kind is not int:
+            return number
+        if number != int(number):
             raise ValueError
-        return int(float(value)) if hint is int else hint(value)
-    except (ValueError, OverflowError) as error:
-        raise UserError(
-            f"{flag(name)}: {value!r} is not {'a number' if hint is not bool else 'true or false'}"
-        ) from error
+        return int(value) if isinstance(value, int) else int(number)
+    except (TypeError, ValueError, OverflowError) as error:
+        what = "a whole number" if kind is int else "a number"
+        raise UserError(f"{name}: {value!r} is not {what}") from error
 
 
-def read_yaml(path: str, what: str = "--config") -> dict[str, Any]:
-    """The mapping in a YAML file.
+def _check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
+    choices = limits.get("choices")
+    if choices and value not in choices:
+        raise unknown(name, str(value), choices)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return
+    least, above, most = limits.get("least"), limits.get("above"), limits.get("most")
+    if not math.isfinite(value):
+        raise UserError(f"{name}: {value} cannot work; give a finite number")
+    if least is not None and value < least:
+        raise UserError(f"{name}: {value} cannot work; the least is {least}")
+    if above is not None and not value > above:
+        raise UserError(f"{name}: {value} cannot work; give a number above {above}")
+    if most is not None and value > most:
+        raise UserError(f"{name}: {value} cannot work; the most is {most}")
 
-    Args:
-        path: the file.
-        what: the flag that led to it, for the error.
 
-    Raises:
-        UserError: no such file, not YAML, or not a mapping.
-    """
-    try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{what}: cannot read {path!r} ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{what}: {path!r} is not YAML ({' '.join(str(error).split())})") from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-        raise UserError(f"{what}: {path!r} must hold `name: value` lines")
-    return loaded
+def as_text(value: Any) -> Any:
+    """A setting as a file can hold it: an object by its name, a class or function by where it is defined."""
+    if isinstance(value, (str, int, float, bool, NoneType)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): as_text(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_text(each) for each in value]
+    name = getattr(value, "name", None)
+    if isinstance(name, str) and name:
+        return name
+    thing = value if callable(value) and hasattr(value, "__qualname__") else type(value)
+    return f"{thing.__module__}:{thing.__qualname__}"

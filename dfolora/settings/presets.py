@@ -8,7 +8,7 @@ from typing import Any
 # at a constant rate, epsilon 1e-2; of their grids {3e-5, 5e-5, 1e-4} and {5e-5, 1e-4} the rate that is in both. A step
 # is measured on 16 examples drawn anew. They adapt query and value: --target.
 _MEZO = {
-    "subspace": "lora", "mode": "joint", "rank": 8, "scale": 1.0, "sigma": 1e-2, "bound": 0.0, "lr": 5e-5,
+    "subspace": "lora", "mode": "joint", "rank": 8, "scale": 1.0, "sigma": 1e-2, "lr": 5e-5,
     "update": "sgd", "noise": "gaussian", "paper_scale": True, "batch": 16, "selection": "incumbent",
     "objective": "cross-entropy",
 }  # fmt: skip
@@ -25,7 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # the best candidate ever seen is kept; every 100 evaluations the dev set is run with the population's last one.
     "dfo-lora": {
         "optimizer": "cma", "subspace": "paper", "subspace_dim": 500, "sigma": 1.0, "scale": 1.0, "rank": 4,
-        "population": 20, "incumbent": "best", "selection": "sample", "dev_every": 100, "bound": 0.0, "visit": 1,
+        "population": 20, "incumbent": "best", "selection": "sample", "dev_every": 100, "visit": 1,
         "objective": "cross-entropy",
     },
     # arXiv 2305.17333 and its scripts: 20,000 steps of two forwards, a look at the dev set every 4000 of them.

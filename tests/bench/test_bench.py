@@ -14,7 +14,7 @@ from dfolora.bench import CASES, bench, measure
 from dfolora.bench.cases import FEWGLUE_LENGTHS, SHAPES, batch
 from dfolora.engine import Engine
 from dfolora.errors import UserError
-from dfolora.settings.config import BenchConfig
+from dfolora.settings.model import BenchSettings
 
 ROWS = {"pure", "layerwise", "joint", "sequential", "mixed-batch"}
 KEYS = {
@@ -30,7 +30,7 @@ TINY = ["--examples", 3, "--tokens", 8, "--population", 3, "--repetitions", 1]
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, Any]:
-    config = BenchConfig(
+    config = BenchSettings(
         shape="roberta12", examples=3, tokens=8, population=3, repetitions=2, layers="0,6,11", dtype="bfloat16"
     )
     return bench(config)
@@ -58,7 +58,7 @@ def test_rows_that_differ_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None
         lambda self, factors: plain(self, factors) * (1.1 if type(self) is Engine else 1),
     )
     with pytest.raises(UserError, match="layerwise gives other class scores"):
-        bench(BenchConfig(shape="roberta12", examples=2, tokens=6, population=2, repetitions=1, layers="3"))
+        bench(BenchSettings(shape="roberta12", examples=2, tokens=6, population=2, repetitions=1, layers="3"))
 
 
 def test_a_model_and_a_task_of_ones_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_two_candidates(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_named_cases_are_whole() -> None:
     for name, settings in CASES.items():
-        config = BenchConfig(case=name, **settings)
+        config = BenchSettings(case=name, **settings)
         config.check()
         assert config.shape in SHAPES
     assert all(len(lengths) == 32 and max(lengths) <= 256 for lengths in FEWGLUE_LENGTHS.values())

@@ -35,11 +35,11 @@ def test_repeated_texts_are_drawn_once() -> None:
 
 
 def test_too_few() -> None:
-    with pytest.raises(UserError, match=r"--shots 4: class 'b' has 7 examples, .* --shots may be 1 to 3"):
+    with pytest.raises(UserError, match=r"shots: 4: class 'b' has 7 examples, .* it may be 1 to 3"):
         kshot(pool(9, 7), 4, 0, ("a", "b"))
     with pytest.raises(UserError, match=r"class 'c' has 0 examples, .* at least two"):
         kshot(pool(9, 9), 4, 0, ("a", "b", "c"))
-    with pytest.raises(UserError, match=r"--shots 0"):
+    with pytest.raises(UserError, match=r"shots: 0"):
         kshot(pool(9, 9), 0, 0)
 
 
@@ -56,5 +56,5 @@ def test_groups_stay_whole_and_share_no_passage() -> None:
         assert len({e.fields["passage"] for e in drawn}) == 4
     assert not {e.fields["passage"] for e in train} & {e.fields["passage"] for e in dev}
     assert (train, dev) == kshot_groups(examples, 2, 5)
-    with pytest.raises(UserError, match="--shots may be 1 to 2"):
+    with pytest.raises(UserError, match="it may be 1 to 2"):
         kshot_groups(examples, 3, 5)

@@ -39,7 +39,7 @@ def test_split_names() -> None:
         *("train", "dev", "dev"),
         *("test", "test", "test"),
     ]
-    with pytest.raises(UserError, match="--split: unknown 'tets'; did you mean 'test'"):
+    with pytest.raises(UserError, match="split: unknown 'tets'; did you mean 'test'"):
         split_name("tets")
 
 
@@ -68,14 +68,14 @@ def test_test_file_inside_the_split_folder(lmbff: Path) -> None:
 
 
 def test_missing_seed_lists_the_others(lmbff: Path) -> None:
-    with pytest.raises(UserError, match=r"--shots 16 --split-seed 0: no folder 16-0 in .*, only 16-13, 16-21"):
+    with pytest.raises(UserError, match=r"shots: 16 with split_seed 0: no folder 16-0 in .*, only 16-13, 16-21"):
         SST2.load("train", Source(lmbff))
 
 
 def test_no_folder(lmbff: Path) -> None:
-    with pytest.raises(UserError, match=r"--data .*: no data for superglue/cb; looked for a folder 'CB' here and one"):
+    with pytest.raises(UserError, match=r"data: .*: no data for superglue/cb; looked for a folder 'CB' here and one"):
         CB.load("train", Source(lmbff))
-    with pytest.raises(UserError, match=r"--data .*nowhere: there is no such folder"):
+    with pytest.raises(UserError, match=r"data: .*nowhere': there is no such folder"):
         CB.load("train", Source(lmbff / "nowhere"))
 
 
@@ -98,10 +98,12 @@ def test_fewglue(write, tmp_path: Path) -> None:
     source = Source(tmp_path, seed=99)
     found = [RTE.load(split, source)[0].fields["hypothesis"] for split in ("train", "dev", "test")]
     assert found == ["train", "dev", "val"]
-    with pytest.raises(UserError, match=r"--shots 8: superglue/rte in .* is a fixed split of 32"):
+    with pytest.raises(UserError, match=r"shots: 8: superglue/rte in .* is a fixed split of 32"):
         RTE.load("train", Source(tmp_path, shots=8))
     (tmp_path / "s/RTE/val.jsonl").unlink()
-    with pytest.raises(UserError, match=r"val.jsonl is missing in .*, which holds dev32.jsonl, train.jsonl; .*--split"):
+    with pytest.raises(
+        UserError, match=r"val.jsonl is missing in .*, which holds dev32.jsonl, train.jsonl; .*test_split dev"
+    ):
         RTE.load("test", source)
 
 

@@ -143,7 +143,7 @@ def test_drop_as_rows(write: Write, tmp_path: Path, hub: dict) -> None:
         (squad, "train.jsonl", json.dumps(squad_row(answers=[3])), "train.jsonl:1: an object with a field 'text'"),
         (drop, "drop_dataset_train.json", '{"p": {"qa_pairs": [{}]}}', "train.json: no field 'answer'"),
         (drop, "drop_dataset_train.json", '{"p": {"qa_pairs": [{"answer": 3}]}}', "an answer has to be an object"),
-        (drop, "train.jsonl", '{"answers_spans": {"spans": [3]}}', "train.jsonl:1: field 'spans' has to be"),
+        (drop, "train.jsonl", '{"answers_spans": {"spans": [3]}}', "train.jsonl:1: spans have to be texts"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(write: Write, tmp_path: Path, task: Any, name: str, content: str, message: str) -> None:

@@ -88,7 +88,7 @@ def test_flat_record(hub: dict) -> None:
 
 
 def test_offline_says_what_to_do(hub: dict) -> None:
-    message = r"glue/sst2: nyu-mll/glue could not be loaded from the Hub \(Couldn't reach nyu-mll/glue\); .*--data DIR$"
+    message = r"glue/sst2: nyu-mll/glue could not be loaded from the Hub \(Couldn't reach nyu-mll/glue\); .*as data$"
     with pytest.raises(UserError, match=message):
         get_task("glue/sst2").load("train", SOURCE)
 

@@ -1,14 +1,14 @@
 """Every registered task keeps the contract of ``dfolora.task``."""
 
-import string
-from importlib.util import find_spec
+import json
 from pathlib import Path
 
 import pytest
 
+from dfolora import template
 from dfolora.errors import UserError
 from dfolora.task import KINDS, Example, Task
-from dfolora.tasks import TASKS, about, get_task, task_names
+from dfolora.tasks import REGISTRY, about, describe, get_task, task_names
 from dfolora.tasks.common import Source
 
 # Train, dev and test examples of the real data under seed 13, as its documentation counts them. DBPedia's 5,000 test
@@ -36,25 +36,46 @@ COUNTS |= {
 }
 
 
-def load_task(name: str) -> Task:
-    module = TASKS[name][0].split(":")[0]
-    if find_spec(f"dfolora.tasks.{module}") is None:
-        pytest.skip(f"{module}.py is not there yet")
-    return get_task(name)
-
-
-def fields_of(template: str) -> list[str]:
-    return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-
-
 def test_unknown_name_suggests_near_ones() -> None:
-    with pytest.raises(UserError, match=r"--task: unknown 'superglue/bolq'; did you mean 'superglue/boolq'"):
+    with pytest.raises(UserError, match=r"task: unknown 'superglue/bolq'; did you mean 'superglue/boolq'\?"):
         get_task("superglue/bolq")
+    with pytest.raises(UserError, match="did you mean 'mezo/rte' or 'superglue/rte'"):
+        about("rte")
+
+
+def test_a_task_of_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(REGISTRY, "_added", {})
+    words = Task.from_examples([Example({"text": "a"}, 0)], words=["a", "b"], name="x")
+    REGISTRY.add("mine/x", words, "mine, in one line")
+    REGISTRY.add("mine/no-task", object(), "no task at all")
+    assert "mine/x" in task_names()
+    assert (get_task("mine/x").name, get_task("mine/x").about, about("mine/x")) == (
+        "mine/x",
+        *["mine, in one line"] * 2,
+    )
+    with pytest.raises(UserError, match="task: 'mine/no-task' is a object, not a"):
+        get_task("mine/no-task")
+    with pytest.raises(UserError, match="built in"):
+        REGISTRY.add("agnews", words)
+
+
+def test_facts_of_a_task() -> None:
+    facts = describe("superglue/cb")
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["models"] == ["masked", "causal", "seq2seq", "encoder"]
+    assert facts["classes"] == ["entailment", "contradiction", "neutral"]
+    assert facts["prompts"]["masked"]["words"] == ["Yes", "No", "Maybe"]
+    assert (facts["answer"], facts["sizes"], facts["shorten"]) == ("a class", {"test": 56}, "premise")
+    assert (describe("mezo/copa")["models"], describe("mezo/copa")["answer"]) == (["causal"], "a choice")
+    assert describe("squad")["answer"] == "generated text"
+    assert describe("demo/pair")["sizes"] == {"test": 500}
+    with pytest.raises(UserError, match="task: unknown"):
+        describe("nothing")
 
 
 @pytest.mark.parametrize("name", task_names())
 def test_prompts(name: str) -> None:
-    task = load_task(name)
+    task = get_task(name)
     assert task.name == name
     assert task.about == about(name)
     # The demo is for the masked model that comes with it, and its texts are short.
@@ -63,15 +84,15 @@ def test_prompts(name: str) -> None:
         assert set(task.prompts) == ({"causal"} if only_causal else set(KINDS))
         assert task.shorten
     for kind, prompt in task.prompts.items():
-        fields = fields_of(prompt.template)
+        fields = template.names(prompt.template)
         assert fields.count("mask") == (0 if kind == "encoder" else 1)
         assert not task.shorten or task.shorten in fields
         if prompt.words is None:
-            assert "choice" in fields_of(prompt.answer)
+            assert "choice" in template.names(prompt.answer)
         else:
             assert len(prompt.words) == len(set(prompt.words)) == len(task.classes)
         if kind == "causal":
-            assert not fields_of(prompt.template.split("{mask}")[1])
+            assert not template.names(prompt.template.split("{mask}")[1])
         if kind == "masked":
             # It is filled with as many mask tokens as the choice has.
             assert prompt.answer == "{choice}"
@@ -80,10 +101,10 @@ def test_prompts(name: str) -> None:
 def check_examples(task: Task, examples: list[Example]) -> None:
     for example in examples:
         for prompt in task.prompts.values():
-            assert prompt.template.format(mask="", **example.fields)
+            assert template.fill(prompt.template, {**example.fields, "mask": ""})
             assert (prompt.words is None) == (example.choices is not None)
             for choice in example.choices or ():
-                assert choice in prompt.answer.format(choice=choice, **example.fields)
+                assert choice in template.fill(prompt.answer, {**example.fields, "choice": choice})
         if example.choices is None:
             assert 0 <= example.label < len(task.classes)
             continue
@@ -97,15 +118,18 @@ def check_examples(task: Task, examples: list[Example]) -> None:
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_real_data(name: str, shared: Path) -> None:
-    task = load_task(name)
+    task = get_task(name)
     source = Source(shared, seed=13)
     for split, count in zip(("train", "dev", "test"), COUNTS[name], strict=True):
         if count is None:
-            with pytest.raises(UserError, match="--test-split dev"):
+            with pytest.raises(UserError, match="test_split dev"):
                 task.load(split, source)
             continue
         examples = task.load(split, source)
         assert len(examples) == count
+        assert all(example.where for example in examples)
+        if split == "test" and task.sizes:
+            assert task.sizes == {"test": count}
         check_examples(task, examples)
         perfect = task.measure(examples, [example.label for example in examples])
         assert perfect
@@ -114,5 +138,5 @@ def test_real_data(name: str, shared: Path) -> None:
 
 
 def test_every_dataset_is_counted() -> None:
-    generated = {name for name in task_names() if load_task(name).new_tokens}  # see test_task_generated.py
+    generated = {name for name in task_names() if get_task(name).new_tokens}  # see test_task_generated.py
     assert set(COUNTS) | generated == {name for name in task_names() if not name.startswith("demo/")}

@@ -97,7 +97,7 @@ def test_record_trains_on_ten_choices(write, tmp_path) -> None:
     assert "NB" not in train.choices  # right as well, so it must not serve as a wrong one
     assert load("superglue/record", "train", tmp_path) == [train]
     assert load("superglue/record", "dev", tmp_path)[0].choices == tuple(names)
-    with pytest.raises(UserError, match=r"val.jsonl is missing.*dev32.jsonl, train.jsonl; .*--test-split dev"):
+    with pytest.raises(UserError, match=r"val.jsonl is missing.*dev32.jsonl, train.jsonl; .*test_split dev"):
         load("superglue/record", "test", tmp_path)
 
 

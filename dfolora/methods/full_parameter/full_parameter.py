@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dfolora.errors import UserError, unknown
-from dfolora.methods.full_parameter.log import NOISE, Log, Step, finite
 from dfolora.methods.full_parameter.methods import METHODS, Estimate, Settings
 from dfolora.methods.full_parameter.point import Point
+from dfolora.methods.full_parameter.step import NOISE, Step, finite
 
 Loss = Callable[[], float | Tensor]
 
@@ -29,7 +30,9 @@ class FullParameter:
 
     Attributes:
         lr: learning rate; it may be changed between steps, and the log keeps each step's own.
-        log: the run so far.
+        seed: of all noise.
+        base: fingerprint of the weights at the start.
+        steps: done so far.
         evaluations: losses asked for so far, those of a replayed run included.
         point: the parameters.
     """
@@ -65,29 +68,28 @@ class FullParameter:
             UserError: an argument out of range, an unknown estimator, a model that cannot be tuned in place.
         """
         if estimator not in METHODS:
-            raise unknown("estimator", estimator, METHODS)
+            raise unknown("optimizer", estimator, METHODS)
         if population < 2:
-            raise UserError(f"--population: {population} is too few for {estimator}; it takes at least 2")
+            raise UserError(f"population: {population} is too few for {estimator}; it takes at least 2")
         if not 0 < eps < math.inf:
             raise UserError(f"eps: {eps} is no probe size; it takes a number above 0, such as 1e-3")
         if not 0 < lr < math.inf:
-            raise UserError(f"--lr: {lr} is no learning rate; it takes a number above 0")
+            raise UserError(f"lr: {lr} is no learning rate; it takes a number above 0")
         if not 0 < best_share < 1:
-            raise UserError(f"--best-share: {best_share} cannot work; it takes a share between 0 and 1, such as 0.5")
+            raise UserError(f"best_share: {best_share} cannot work; it takes a share between 0 and 1, such as 0.5")
         if model.training:
-            raise UserError("--model: it is in training mode, where dropout changes the loss; call model.eval() first")
+            raise UserError("model: it is in training mode, where dropout changes the loss; call model.eval() first")
         if getattr(getattr(model, "config", None), "quantization_config", None) is not None:
-            raise UserError("--model: its weights are quantised and cannot be moved; load them in float32 or 16 bits")
+            raise UserError("model: its weights are quantised and cannot be moved; load them in float32 or 16 bits")
         self.lr = lr
         self.evaluations = 0
         self.point = Point(model, seed, chunk)
         self._loss = loss
         self._method = METHODS[estimator]
         self._settings = Settings(population, eps, best_share, paper_scale)
-        settings = {"estimator": estimator, "population": population, "eps": eps, "paper_scale": paper_scale}
-        if estimator == "guided":
-            settings["best_share"] = best_share
-        self.log = Log(seed, self.point.fingerprint(), settings)
+        self.seed = seed
+        self.base = self.point.fingerprint()
+        self.steps: list[Step] = []
 
     def step(self) -> Step:
         """One step of the method; its line of the log.
@@ -97,7 +99,7 @@ class FullParameter:
         """
         try:
             estimate = self._method(self._probe, self._settings)
-            step = Step(len(self.log.steps), self.lr, estimate.weights, estimate.slopes, finite(estimate.losses))
+            step = Step(len(self.steps), self.lr, estimate.weights, estimate.slopes, finite(estimate.losses))
             self._apply(step)  # restores on the way, in one pass with the move
         finally:
             self.point.restore()
@@ -110,37 +112,35 @@ class FullParameter:
         finally:
             self.point.restore()
 
-    def replay(self, log: Log, check: Callable[[Step], None] = lambda step: None) -> None:
-        """Repeat a run's steps, or go on where it stopped, without its forward passes: the same weights to the bit.
+    def origin(self) -> dict[str, Any]:
+        """What steps start from, as JSON values: the seed, the weights, the noise."""
+        return {"seed": self.seed, "base": self.base, "noise": NOISE}
 
-        Args:
-            log: of a run on the weights that the model has now, with this seed; this object has made no step itself.
-            check: called before each step is repeated; what it raises ends the replay.
+    def check_origin(self, origin: Mapping[str, Any] | None) -> None:
+        """Raise UserError where steps that start from something else are to be repeated here."""
+        for name, value in self.origin().items():
+            other = (origin or {}).get(name)
+            if other != value:
+                raise UserError(f"model: the steps are of another {name} ({other!r}, here {value!r})")
+
+    def repeat(self, step: Step) -> None:
+        """Do a logged step again without its forward passes: the same weights to the bit.
 
         Raises:
-            UserError: another seed, other weights, other noise, or a step too late.
+            UserError: it is not the next one.
         """
-        ours = {"seed": self.log.seed, "base": self.log.base, "noise": NOISE, "steps so far": len(self.log.steps)}
-        theirs = {"seed": log.seed, "base": log.base, "noise": log.noise, "steps so far": 0}
-        for name, value in ours.items():
-            if value != theirs[name]:
-                raise UserError(
-                    f"log: its {name} is {theirs[name]!r}, here it is {value!r}; replay onto fresh base weights"
-                )
-        for number, step in enumerate(log.steps):
-            if step.step != number:
-                raise UserError(f"log: step {number} is missing")
-            check(step)
-            self._apply(step)
-            self.evaluations += len(step.losses)
+        if step.step != len(self.steps):
+            raise UserError(f"steps: {len(self.steps)} comes next, not {step.step}; repeat all from the first")
+        self._apply(step)
+        self.evaluations += len(step.losses)
 
     def _apply(self, step: Step) -> None:
         if step.weights:
             self.point.move(step.step, step.weights, -step.lr)
-        self.log.steps.append(step)
+        self.steps.append(step)
 
     def _probe(self, direction: Mapping[int, float]) -> float:
-        self.point.displace(len(self.log.steps), direction, self._settings.eps)
+        self.point.displace(len(self.steps), direction, self._settings.eps)
         self.evaluations += 1
         with torch.no_grad():
             return float(self._loss())

@@ -28,8 +28,8 @@ def rows_loss(
         language_model: the model that is tuned; of any kind.
         rows: what ``PromptEncoder.encode`` gives.
         labels: (N,) int64, what ``PromptEncoder.labels`` gives.
-        objective: scores (1, N, C) and labels to losses (1,); None: cross-entropy, that of the answers' tokens where no
-            example has two to choose from.
+        objective: scores (1, N, C) and labels to losses (1,) or (1, N); None: cross-entropy, that of the
+            answers' tokens where no example has two to choose from.
         chunk_tokens: most padded tokens in one forward; 0: what is fastest and fits.
 
     Returns:
@@ -38,4 +38,4 @@ def rows_loss(
     engine = Engine(Bare(language_model), rows, chunk_tokens)
     labels = labels.to(engine.rows.owner.device)
     lower = objective or (likelihood if int(rows.classes.max()) == 1 else cross_entropy)
-    return lambda: lower(engine.incumbent_scores()[None], labels)[0]
+    return lambda: lower(engine.incumbent_scores()[None], labels).mean()

@@ -1,0 +1,78 @@
+"""Settings as command-line flags: groups, help and types come from the dataclasses and from the optimizer's class."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, get_args
+
+from dfolora.errors import UserError
+from dfolora.settings.options import Options, flag, hints
+
+MISSING = argparse.SUPPRESS
+# In the order in which a newcomer wants to know them.
+GROUPS = ("Model", "Task and data", "Search", "Run", "Benchmark")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors of one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=Help, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message + f"; see `{self.prog} --help`")
+
+
+class Help(argparse.HelpFormatter):
+    """Flags and their help in two columns that fit a terminal."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=100)
+
+
+def add_settings(
+    parser: argparse.ArgumentParser, kind: type[Options], optimizer: str = "", options: Mapping[str, Any] | None = None
+) -> None:
+    """A flag for every field of a dataclass of settings, and for every option of an optimizer's own.
+
+    Args:
+        parser: gets them, in groups.
+        kind: the dataclass.
+        optimizer: its name, for the heading.
+        options: name -> what ``options_of`` says of it.
+    """
+    types = hints(kind)
+    groups: dict[str, Any] = {name: parser.add_argument_group(name) for name in GROUPS}
+    for field in dataclasses.fields(kind):
+        name, text = field.metadata.get("group", ""), field.metadata.get("help", "")
+        if not name:
+            continue  # an object, which only Python can give
+        default = field.default
+        if default not in ("", None, False):
+            text = f"{text} (default: {default})"
+        _add(groups[name], field.name, text, types[field.name], field.metadata.get("choices", ()))
+    if options:
+        group = parser.add_argument_group(f"Options of {optimizer}")
+        for name, option in options.items():
+            text = option.help if option.default is None else f"{option.help} (default: {option.default})"
+            _add(group, name, text, option.type, ())
+
+
+def _add(group: Any, name: str, text: str, hint: Any, choices: Sequence[str]) -> None:
+    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+    text = text.replace("%", "%%")
+    if bool in kinds:
+        group.add_argument(flag(name), action="store_true", default=MISSING, help=text)
+        return
+    metavar = {int: "N", float: "X"}.get(kinds[0], "TEXT")
+    if choices:
+        metavar = "{" + ",".join(choice for choice in choices if choice) + "}"
+    group.add_argument(flag(name), default=MISSING, metavar=metavar, help=text)
+
+
+def as_flags(message: str, names: Sequence[str]) -> str:
+    """An error that begins with the name of an option, with the option as it is written on the command line."""
+    name, colon, rest = message.partition(":")
+    return flag(name) + colon + rest if colon and name in names else message

@@ -1,0 +1,92 @@
+"""What every method has: one step, and the means to repeat it from the log."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+from dfolora.problems.problem import Problem
+from dfolora.runs.log import Line, Step
+
+LOOKS = 20  # at the dev set in a run of a method without sweeps, where ``dev_every`` does not say
+
+P = TypeVar("P", bound=Problem)
+
+
+class Method(ABC, Generic[P]):
+    """One way to tune. The loop calls ``step`` again and again, or ``repeat`` for what the log of a run already holds.
+
+    Args:
+        problem: what is minimised.
+        budget: evaluations of the run.
+        dev_every: evaluations between looks at the dev set; None: what suits the method.
+
+    Attributes:
+        size: evaluations that the next step takes at most.
+        keeps_state: whether the log is not enough to go on, so that ``state`` is saved at every look.
+    """
+
+    size: int = 1
+    keeps_state = False
+
+    def __init__(self, problem: P, budget: int, dev_every: int | None = None) -> None:
+        self.problem = problem
+        self.budget = budget
+        self.dev_every = dev_every
+
+    @abstractmethod
+    def step(self, before: Line) -> Step:
+        """Do one step; ``before`` is the last line of the log."""
+
+    @abstractmethod
+    def repeat(self, before: Line, line: Line) -> None:
+        """Come to the same state as by the step that wrote ``line``, without a forward.
+
+        Raises:
+            UserError: the line is not that of this run.
+        """
+
+    def origin(self) -> dict[str, Any] | None:
+        """The note of line 0: what ``repeat`` must start from."""
+        return None
+
+    def check_origin(self, note: dict[str, Any] | None) -> None:
+        """Raise UserError where a log of that origin cannot be repeated here."""
+
+    def look_is_due(self, before: Line, line: Line) -> bool:
+        """Whether to look at the dev set after a step. A look at the end comes in any case."""
+        every = self.dev_every or max(1, self.budget // LOOKS)
+        last = line.evaluations + self.size > self.budget and not self.dev_every
+        return last or line.evaluations // every > before.evaluations // every
+
+    def look(self, line: Line) -> None:
+        """Show the dev set what there is."""
+        self.problem.selection.look(line)
+
+    def is_stuck(self, line: Line) -> bool:
+        """Whether every further step would be the same."""
+        return False
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that are needed beside the log."""
+        return {}
+
+    def restore(self, tensors: dict[str, Tensor], after: Line | None) -> None:
+        """Load what ``state`` gave, once the log has been repeated up to there.
+
+        Args:
+            tensors: of that state; {} where none was saved.
+            after: the line that the log has after it, if it goes on.
+
+        Raises:
+            UserError: they are of another model or another run.
+        """
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Held while the loop runs."""
+        yield

@@ -1,0 +1,234 @@
+"""From settings to what a run works with: the task and its examples, the model, the problem, the method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dfolora.engine import Engine, SequentialEngine
+from dfolora.errors import UserError, unknown
+from dfolora.methods.first_order import FirstOrder
+from dfolora.methods.full_parameter.method import AllWeights
+from dfolora.methods.gradient import Gradient
+from dfolora.methods.hybrid import Hybrid
+from dfolora.methods.method import Method
+from dfolora.methods.search import Search
+from dfolora.models import adapter as adapters
+from dfolora.models import load as models
+from dfolora.models.bare import Bare
+from dfolora.models.load import LanguageModel
+from dfolora.optimizers import make_optimizer
+from dfolora.problems.adapters import AdapterProblem
+from dfolora.problems.encode import PromptEncoder
+from dfolora.problems.problem import Problem
+from dfolora.problems.rewards import rewarded
+from dfolora.seeds import seed_of
+from dfolora.settings.methods import (
+    FirstOrderSettings,
+    FullParameterSettings,
+    HybridSettings,
+    SearchSettings,
+    TuneSettings,
+)
+from dfolora.settings.model import ModelSettings
+from dfolora.subspaces import subspace_class
+from dfolora.task import Example, Task
+from dfolora.template import names
+
+Examples = Callable[[str], list[Example]]
+"""split -> examples: a task's ``load`` with its source filled in."""
+
+
+def with_demo(settings: Any) -> Any:
+    """The demo where no task is named; its own model where a demo task has none.
+
+    Raises:
+        UserError: a task without a model, or a model without a task.
+    """
+    from dfolora import tasks
+    from dfolora.tasks.demo import MODEL_DIR
+
+    task, model = settings.task, settings.model
+    if not (task or settings.train_file or settings.dev_file or settings.test_file):
+        if model or settings.data:
+            raise UserError("task: which one? see `dfolora tasks`, or give a train_file for data of your own")
+        task = "demo/sentiment"
+    if not model:
+        if not str(task).startswith("demo/"):
+            if isinstance(task, str) and task:
+                tasks.about(task)  # a mistyped task comes first
+            raise UserError("model: which one? give a Hugging Face id or a folder")
+        model = str(MODEL_DIR)
+    return dataclasses.replace(settings, task=task, model=model)
+
+
+def open_task(settings: ModelSettings) -> tuple[Task, Examples]:
+    """The task with the user's own prompt put in, and how to get its examples.
+
+    Raises:
+        UserError: an unknown task, or a prompt that does not fit it.
+    """
+    from dfolora.tasks import get_task
+    from dfolora.tasks.common import Source
+    from dfolora.tasks.files import file_task, with_prompt
+
+    source = Source(Path(settings.data).expanduser() if settings.data else None, settings.shots, settings.data_seed)
+    columns = settings.text_columns
+    if file := settings.train_file or settings.dev_file or settings.test_file:
+        task = file_task(
+            file,
+            settings.dev_file or None,
+            settings.test_file or None,
+            text_columns=[name.strip() for name in columns.split(",")] if isinstance(columns, str) else list(columns),
+            label_column=settings.label_column,
+            template=settings.template,
+            label_words=settings.label_words or "0=bad,1=great",
+            shorten=settings.shorten or None,
+        )
+    else:
+        task = settings.task if isinstance(settings.task, Task) else get_task(settings.task)
+        task = with_prompt(task, settings.template, settings.label_words, settings.shorten)
+    if settings.new_tokens is not None:
+        task = dataclasses.replace(task, new_tokens=settings.new_tokens)
+    if settings.reward is not None:
+        task = rewarded(task, settings.reward)
+    return task, lambda split: task.load(split, source)
+
+
+def open_model(settings: ModelSettings) -> LanguageModel:
+    """The model, loaded unless it was given loaded.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    if isinstance(settings.model, LanguageModel):
+        return settings.model
+    return models.load(
+        settings.model,
+        settings.kind,
+        settings.dtype,
+        settings.device,
+        settings.trust_remote_code,
+        settings.quantize,
+    )
+
+
+def check_examples(task: Task, train: Sequence[Example]) -> None:
+    """Raise UserError where a training set has nothing to tell apart."""
+    if not train:
+        raise UserError(f"task: the training set of {task.name!r} is empty")
+    if task.new_tokens == 0 and len({example.label for example in train}) < 2 and not task.one_class_train:
+        raise UserError(f"task: the training set of {task.name!r} holds one class only; two are needed to tell apart")
+
+
+def check_prompt(encoder: PromptEncoder, example: Example) -> None:
+    """Raise UserError where the template or ``shorten`` name what the examples do not have."""
+    template = encoder.prompt.template
+    for name in names(template):
+        if name != "mask" and name not in example.fields:
+            raise unknown(f"template: {template!r}", name, example.fields)
+    if encoder.task.shorten and encoder.task.shorten not in example.fields:
+        raise unknown("shorten", encoder.task.shorten, example.fields)
+
+
+def open_method(
+    settings: TuneSettings,
+    language_model: LanguageModel,
+    encoder: PromptEncoder,
+    train: Sequence[Example],
+    dev: Sequence[Example],
+    measured: dict[str, Tensor] | None = None,
+) -> tuple[Method[Any], dict[str, Tensor]]:
+    """What the settings ask for, ready to step.
+
+    Args:
+        settings: of the run.
+        language_model, encoder, train, dev: what is tuned, and on what.
+        measured: what the run measured on the data when it began; None: measure it now.
+
+    Returns:
+        The method, and what was measured.
+
+    Raises:
+        UserError: settings that do not fit the model or the data.
+    """
+    if isinstance(settings, SearchSettings):
+        problem, found = open_problem(settings, language_model, encoder, train, dev, measured)
+        return _search(settings, problem), found
+    if isinstance(settings, FullParameterSettings):
+        whole = Problem(
+            Bare(language_model), encoder, train, dev, settings.objective, settings.batch, settings.seed,
+            chunk_tokens=settings.chunk_tokens,
+        )  # fmt: skip
+        return AllWeights(whole, settings), {}
+    assert isinstance(settings, FirstOrderSettings), "there are four methods"
+    labels = encoder.labels(train)
+    with_gradient = Problem(
+        _attach(settings, language_model), encoder, train, dev, settings.objective, None, settings.seed,
+        chunk_tokens=settings.chunk_tokens,
+        make_engine=lambda adapter, rows, chunk: Gradient(adapter, rows, labels, chunk),
+    )  # fmt: skip
+    if not isinstance(settings, HybridSettings):
+        method = FirstOrder(
+            with_gradient, settings.rank, settings.evaluations, settings.dev_every, settings.lr, settings.weight_decay
+        )
+        return method, {}
+
+    def estimator(dim: int, lr: float) -> Any:
+        return make_optimizer(
+            settings.optimizer, dim, population=settings.population, sigma=settings.sigma, seed=settings.seed,
+            **{**settings.optimizer_options, "lr": lr},
+        )  # fmt: skip
+
+    hybrid = Hybrid(
+        with_gradient, estimator, settings.population, settings.rank, settings.evaluations, settings.dev_every,
+        settings.lr, settings.weight_decay, settings.rho, settings.alpha, settings.first_order_layers,
+    )  # fmt: skip
+    return hybrid, {}
+
+
+def open_problem(
+    settings: SearchSettings,
+    language_model: LanguageModel,
+    encoder: PromptEncoder,
+    train: Sequence[Example],
+    dev: Sequence[Example],
+    measured: dict[str, Tensor] | None = None,
+) -> tuple[AdapterProblem, dict[str, Tensor]]:
+    """The problem that a search works on, prepared; arguments and errors as for ``open_method``."""
+    make_engine = SequentialEngine if settings.engine == "sequential" else Engine
+    problem = AdapterProblem(
+        _attach(settings, language_model), encoder, train, dev, settings.objective, settings.batch, settings.seed,
+        settings.selection, settings.chunk_tokens, make_engine,
+    )  # fmt: skip
+    found = problem.prepare(
+        subspace_class(settings.subspace), settings.rank, settings.subspace_dim, settings.scale, settings.mode, measured
+    )
+    return problem, found
+
+
+def _search(settings: SearchSettings, problem: AdapterProblem) -> Search:
+    parts = len(problem.parts)
+    # What plans with its generations plans with the budget that the run began with.
+    generations = max(1, settings.budget // (settings.population * parts))
+
+    def make(index: int, dim: int) -> Any:
+        return make_optimizer(
+            settings.optimizer, dim, population=settings.population, sigma=settings.sigma,
+            seed=seed_of(settings.seed, f"layer {index}"), generations=generations, bound=settings.bound,
+            **settings.optimizer_options,
+        )  # fmt: skip
+
+    return Search(
+        problem, make, settings.population, settings.evaluations, settings.dev_every, settings.visit, settings.selection
+    )
+
+
+def _attach(settings: SearchSettings | FirstOrderSettings, language_model: LanguageModel) -> adapters.Adapter:
+    names = settings.target.split(",") if isinstance(settings.target, str) else settings.target
+    modules = [str(name).strip() for name in names if str(name).strip()]
+    return adapters.attach(language_model, settings.rank, modules)

@@ -1,0 +1,41 @@
+"""Make something of your own known by a name, as if it were built in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dfolora.errors import unknown
+from dfolora.registry import Registry
+
+
+def register(kind: str, name: str, thing: Any, about: str = "") -> None:
+    """Make a thing known by a name for the rest of this process.
+
+    An installed package does the same for every process by an entry point, in the group ``dfolora.optimizers``,
+    ``dfolora.subspaces``, ``dfolora.objectives`` or ``dfolora.tasks``.
+
+    Args:
+        kind: ``optimizer``, ``subspace``, ``objective`` or ``task``.
+        name: what users type.
+        thing: an ``Optimizer`` or ``Subspace`` class, a function of scores and labels, a ``Task``.
+        about: what it is, in one line; '': the first line of its docstring.
+
+    Raises:
+        UserError: an unknown kind, or a name that is built in.
+    """
+    _registry(kind).add(name, thing, about)
+
+
+def _registry(kind: str) -> Registry:
+    from dfolora import optimizers, subspaces, tasks
+    from dfolora.problems import objectives
+
+    registries = {
+        "optimizer": optimizers.REGISTRY,
+        "subspace": subspaces.REGISTRY,
+        "objective": objectives.REGISTRY,
+        "task": tasks.REGISTRY,
+    }
+    if kind not in registries:
+        raise unknown("register", kind, registries)
+    return registries[kind]

@@ -1,0 +1,97 @@
+"""Score a model on a test set of any size: predictions, metrics, a file of predictions."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dfolora.engine import Engine
+from dfolora.models.adapter import Adapter
+from dfolora.problems.answers import Answers
+from dfolora.problems.encode import PromptEncoder
+from dfolora.runs.files import write_text
+from dfolora.runs.listener import Listener
+from dfolora.task import Example, Metrics
+
+BATCH = 512  # examples encoded at a time; the engine cuts them further
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of N examples.
+
+    Attributes:
+        predicted: class indices, or texts where answers are generated.
+        scores: class scores of each example, (C,) float32; empty where answers are generated.
+    """
+
+    predicted: list[Any]
+    scores: list[Tensor]
+
+
+def predict(
+    adapter: Adapter,
+    encoder: PromptEncoder,
+    examples: Sequence[Example],
+    chunk_tokens: int | None = None,
+    listener: Listener | None = None,
+    what: str = "scoring",
+) -> Predictions:
+    """Ask an adapter as it stands.
+
+    Args:
+        adapter: LoRA on a model, or the bare model.
+        encoder: of the task.
+        examples: N of them.
+        chunk_tokens: most tokens in one forward; None: what is fastest and fits.
+        listener: told how far it has come.
+        what: what that is called.
+    """
+    predicted: list[Any] = []
+    scores: list[Tensor] = []
+    for start in range(0, len(examples), BATCH):
+        if listener is not None:
+            listener.stage(f"{what}: {start} of {len(examples)} examples")
+        part = examples[start : start + BATCH]
+        engine = Engine(adapter, encoder.encode(part), chunk_tokens or 0)
+        if encoder.task.new_tokens:
+            predicted += Answers(engine, encoder, part).incumbent().texts
+        else:
+            found = engine.incumbent_scores().cpu()
+            predicted += found.argmax(-1).tolist()
+            scores += list(found)
+    return Predictions(predicted, scores)
+
+
+def metrics(encoder: PromptEncoder, examples: Sequence[Example], predictions: Predictions) -> Metrics:
+    """The task's metrics, in percent."""
+    return encoder.task.measure(examples, predictions.predicted)
+
+
+def save_predictions(path: Path, encoder: PromptEncoder, examples: Sequence[Example], predictions: Predictions) -> None:
+    """Write one JSON line per example: ``index, prediction, gold, correct`` and, of classes, ``scores``.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    lines = []
+    for index, (example, predicted) in enumerate(zip(examples, predictions.predicted, strict=True)):
+        names = encoder.task.classes or example.choices or ()
+        line: dict[str, Any] = {"index": index}
+        if encoder.task.new_tokens:
+            line |= {"prediction": predicted, "gold": list(example.gold)}
+        else:
+            line |= {
+                "prediction": names[predicted] if predicted < len(names) else predicted,
+                "gold": names[example.label] if example.label < len(names) else example.label,
+                "correct": predicted == example.label,
+                "scores": [value if math.isfinite(value) else None for value in predictions.scores[index].tolist()],
+            }
+        lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, "".join(lines))

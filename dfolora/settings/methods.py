@@ -1,0 +1,220 @@
+"""What a run of ``tune`` is told: one dataclass for each method, with the options that the method takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from dfolora.errors import UserError, unknown
+from dfolora.settings.model import ModelSettings
+from dfolora.settings.options import as_text, option
+
+SEARCH, RUN = "Search", "Run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings(ModelSettings):
+    """What every method takes."""
+
+    method: ClassVar[str] = ""
+
+    objective: Any = option(
+        "cross-entropy", "what is minimised: cross-entropy, hinge, likelihood, metric", group=SEARCH
+    )
+    budget: int = option(3000, "evaluations: candidates, or gradient steps, on the few-shot set", group=SEARCH, least=1)
+    extend: int | None = option(
+        None,
+        "evaluations that a run goes on to beyond its budget: --resume RUN --budget N",
+        group=RUN,
+        least=1,
+    )
+    dev_every: int | None = option(
+        None,
+        "evaluations between looks at the dev set; nothing: once per sweep, without sweeps 20 in all",
+        group=RUN,
+        least=1,
+    )
+    test_split: str = option(
+        "test", "scored at the end: test, dev (which selection saw) or none", group=RUN, choices=("test", "dev", "none")
+    )
+    output: str = option("", "run folder; nothing: a new one under runs/", group=RUN)
+
+    @property
+    def evaluations(self) -> int:
+        """How far the run goes."""
+        return self.extend or self.budget
+
+    @property
+    def search(self) -> str:
+        """What does the work, for run folders and scores."""
+        raise AttributeError("every method says it")
+
+    def require(self, size: int) -> None:
+        """Refuse a budget that is less than one step of so many evaluations."""
+        if self.budget < size:
+            raise UserError(f"budget: {self.budget} is less than one step of {size} evaluations")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings(TuneSettings):
+    """A black-box optimizer searches the low-rank change of each layer in turn, or of all layers at once."""
+
+    method: ClassVar[str] = "search"
+
+    optimizer: Any = option("cma", "see `dfolora optimizers`", group=SEARCH)
+    optimizer_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "what the optimizer takes itself"}
+    )
+    subspace: Any = option("pca", "where to search: see `dfolora subspaces`", group=SEARCH)
+    subspace_dim: int = option(
+        500, "numbers per layer that are searched; some subspaces have their own count", group=SEARCH, least=1
+    )
+    scale: float = option(1.0, "relative change of a module's output at |z| = sqrt(d)", group=SEARCH, above=0)
+    rank: int = option(4, "rank of the LoRA modules", group=SEARCH, least=1)
+    target: Any = option("", "modules to adapt, by role or name; nothing: query and key", group=SEARCH)
+    mode: str = option(
+        "layerwise", "one layer at a time, or all layers at once", group=SEARCH, choices=("layerwise", "joint")
+    )
+    population: int = option(20, "candidates per generation", group=SEARCH, least=1)
+    batch: int | None = option(
+        None, "examples that a generation is scored on, drawn anew each time; nothing: all", group=SEARCH, least=1
+    )
+    sigma: float = option(0.1, "standard deviation of the first candidates, or of every probe", group=SEARCH, above=0)
+    bound: float | None = option(None, "search within +-bound; nothing: unbounded", group=SEARCH, above=0)
+    visit: int = option(1, "generations per visit of a layer", group=SEARCH, least=1)
+    engine: str = option(
+        "batched",
+        "batched; or sequential: one candidate a forward of the plain PEFT model, to compare",
+        group=RUN,
+        choices=("batched", "sequential"),
+    )
+    selection: str = option(
+        "incumbent",
+        "what the dev set is shown: the incumbents, or the last candidate sampled (DFO-LoRA's release)",
+        group=RUN,
+        choices=("incumbent", "sample"),
+    )
+
+    @property
+    def search(self) -> str:
+        return str(as_text(self.optimizer))
+
+    def check(self) -> None:
+        super().check()
+        from dfolora.optimizers import check_optimizer
+        from dfolora.subspaces import subspace_class
+
+        check_optimizer(
+            self.optimizer,
+            population=self.population,
+            sigma=self.sigma,
+            bound=self.bound,
+            options=self.optimizer_options,
+        )
+        subspace_class(self.subspace)
+        self.require(self.population)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstOrderSettings(TuneSettings):
+    """LoRA as it is usually tuned: AdamW on A and B of all layers, by back-propagation."""
+
+    method: ClassVar[str] = "first-order"
+
+    lr: float = option(1e-3, "learning rate of AdamW", group=SEARCH, above=0)
+    weight_decay: float = option(0.0, "AdamW's decay of A and B", group=SEARCH, least=0)
+    rank: int = option(4, "rank of the LoRA modules", group=SEARCH, least=1)
+    target: Any = option("", "modules to adapt, by role or name; nothing: query and key", group=SEARCH)
+
+    @property
+    def search(self) -> str:
+        return "adamw"
+
+    def check(self) -> None:
+        super().check()
+        if self.objective == "metric":
+            raise UserError(f"objective: metric has no gradient; the method {self.method} needs another objective")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HybridSettings(FirstOrderSettings):
+    """Back-propagation to the layers that matter most, zeroth-order estimates for the rest."""
+
+    method: ClassVar[str] = "hybrid"
+
+    rho: float = option(
+        0.5, "share of a whole backward pass that the first-order layers may cost", group=SEARCH, above=0, most=1
+    )
+    alpha: float = option(
+        0.1, "rate of the zeroth-order part, as a share of lr; 0: leave that part out", group=SEARCH, least=0
+    )
+    first_order_layers: str = option(
+        "importance", "which layers get gradients", group=SEARCH, choices=("importance", "last", "random")
+    )
+    optimizer: Any = option("spsa", "zeroth-order estimator of the other layers", group=SEARCH)
+    optimizer_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "what the estimator takes itself"}
+    )
+    population: int = option(2, "probes of a step", group=SEARCH, least=1)
+    sigma: float = option(1e-2, "standard deviation of a probe", group=SEARCH, above=0)
+
+    @property
+    def search(self) -> str:
+        return f"adamw+{as_text(self.optimizer)}"
+
+    def check(self) -> None:
+        super().check()
+        from dfolora.optimizers import check_optimizer, options_of
+
+        if "lr" not in options_of(self.optimizer):
+            raise UserError(f"optimizer: {as_text(self.optimizer)} is no zeroth-order estimator; try spsa")
+        check_optimizer(self.optimizer, population=self.population, sigma=self.sigma, options=self.optimizer_options)
+        self.require(1 + (self.population if self.alpha else 0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullParameterSettings(TuneSettings):
+    """Every weight of the model, in place and without gradients: MeZO and its kin."""
+
+    method: ClassVar[str] = "full-parameter"
+
+    optimizer: str = option("spsa", "estimator of the gradient: spsa, guided, greedy", group=SEARCH)
+    population: int = option(2, "probes of a step", group=SEARCH, least=2)
+    sigma: float = option(1e-3, "size of a probe: standard deviation of a weight's displacement", group=SEARCH, above=0)
+    lr: float = option(1e-6, "learning rate", group=SEARCH, above=0)
+    best_share: float | None = option(
+        None, "guided: share of the pool that counts as its best; nothing: 0.5", group=SEARCH, above=0, most=0.999
+    )
+    paper_scale: bool = option(False, "step along an estimate as its paper scales it", group=SEARCH)
+    batch: int | None = option(
+        None, "examples that a step is scored on, drawn anew each time; nothing: all", group=SEARCH, least=1
+    )
+
+    @property
+    def search(self) -> str:
+        return f"full-{self.optimizer}"
+
+    @property
+    def size(self) -> int:
+        """Evaluations of a step: pairs of probes, or a pool and the two sides of what it found."""
+        return self.population // 2 * 2 if self.optimizer == "spsa" else self.population + 2
+
+    def check(self) -> None:
+        super().check()
+        if self.optimizer not in FULL_PARAMETER:
+            raise unknown("optimizer", self.optimizer, FULL_PARAMETER)
+        if self.best_share is not None and self.optimizer != "guided":
+            raise UserError(f"best_share: {self.optimizer} does not take it; it is for guided")
+        if not isinstance(self.model, str):
+            raise UserError(
+                "model: all weights are moved, so that it is loaded anew at the end; give a hub id or a folder"
+            )
+        if self.quantize:
+            raise UserError("quantize: weights that are quantised cannot be moved; leave it out")
+        self.require(self.size)
+
+
+FULL_PARAMETER = ("spsa", "guided", "greedy")
+METHODS: dict[str, type[TuneSettings]] = {
+    kind.method: kind for kind in (SearchSettings, FirstOrderSettings, HybridSettings, FullParameterSettings)
+}

@@ -1,0 +1,117 @@
+"""Which model is asked what: the settings that tuning and evaluation share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dfolora.errors import UserError
+from dfolora.settings.options import Options, option
+
+MODEL, DATA = "Model", "Task and data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(Options):
+    """A model, a task, and how the one is asked for the other.
+
+    In Python ``model`` may be a loaded ``LanguageModel`` and ``task`` a ``Task``.
+    """
+
+    model: Any = option("", "hub id or folder; nothing: the demo's own model", group=MODEL)
+    task: Any = option("", "name of a task, see `dfolora tasks`; nothing: demo/sentiment", group=DATA)
+    kind: str = option(
+        "auto",
+        "how the model is asked; auto: as its config says",
+        group=MODEL,
+        choices=("auto", "masked", "causal", "seq2seq", "encoder"),
+    )
+    dtype: str = option(
+        "auto",
+        "number format of the weights; auto: float32 on a CPU, bfloat16 on a GPU",
+        group=MODEL,
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    device: str = option("auto", "cpu, cuda, cuda:N; auto: a GPU where there is one", group=MODEL)
+    quantize: str = option(
+        "", "keep the base weights in so many bits (needs bitsandbytes)", group=MODEL, choices=("", "8bit", "4bit")
+    )
+    trust_remote_code: bool = option(False, "let the model repository's own Python code run", group=MODEL)
+    chunk_tokens: int | None = option(
+        None, "most tokens in one forward; nothing: what is fastest and fits the memory", group=MODEL, least=1
+    )
+    max_length: int | None = option(
+        None, "most tokens of a prompt; nothing: the model's limit, 512 at most", group=MODEL, least=1
+    )
+    data: str = option("", "folder with the task's files; nothing: from the Hub", group=DATA)
+    shots: int = option(16, "examples per class, where a training set is drawn", group=DATA, least=1)
+    split_seed: int | None = option(
+        None, "seed of the few-shot split; nothing: that of the run", group=DATA, least=0, most=2**32 - 1
+    )
+    seed: int = option(13, "seed of the search, and of the split", group="Run", least=0, most=2**32 - 1)
+    train_file: str = option("", "your own training examples: csv, tsv or jsonl", group=DATA)
+    dev_file: str = option("", "your own examples for selection; nothing: split off the training file", group=DATA)
+    test_file: str = option("", "your own held-out examples", group=DATA)
+    text_columns: Any = option("text", "columns with text, separated by commas; the template's {names}", group=DATA)
+    label_column: str = option("label", "column with the label", group=DATA)
+    template: str = option("", "prompt such as '{text} It was {mask}.'; nothing: the task's own", group=DATA)
+    label_words: Any = option(
+        "", "a word per label value, such as '0=bad,1=great'; for a sentence encoder, sentences", group=DATA
+    )
+    shorten: str = option("", "the text column that is cut when a prompt is too long; nothing: the first", group=DATA)
+
+    new_tokens: int | None = option(
+        None, "most tokens of an answer that is generated; nothing: as the task says", group=DATA, least=1
+    )
+    reward: Any = option(None, "a function of generated texts and their examples, from Python", group="")
+
+    @property
+    def data_seed(self) -> int:
+        """Seed of the few-shot split."""
+        return self.seed if self.split_seed is None else self.split_seed
+
+    def check(self) -> None:
+        if self.reward is not None and not callable(self.reward):
+            raise UserError(f"reward: {self.reward!r} is a function that only a Python program can give")
+        if (self.dev_file or self.test_file) and not (self.train_file or self.task):
+            raise UserError(f"train_file: there is none to go with {self.dev_file or self.test_file!r}")
+        if self.train_file and self.task:
+            raise UserError(f"task: {self.task!r} and a file of your own exclude each other; leave one out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(ModelSettings):
+    """What ``evaluate`` needs."""
+
+    adapter: str = option("", "folder of a saved adapter or of a run; nothing: the model as it is", group=MODEL)
+    split: str = option("test", "train, dev (dev32) or test (val)", group=DATA)
+    predictions: str = option("", "file for one JSON line per example: prediction, gold, scores", group="Run")
+
+    def check(self) -> None:  # a test file alone is enough here
+        if (self.train_file or self.dev_file or self.test_file) and self.task:
+            raise UserError(f"task: {self.task!r} and a file of your own exclude each other; leave one out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings(ModelSettings):
+    """What ``bench`` measures. A named case fills in what is left open."""
+
+    case: str = option(
+        "", "settings that are reported by name: cpu-roberta12, cpu-llama12, cpu-fewglue, gpu-...", group="Benchmark"
+    )
+    shape: str = option(
+        "", "a model of a known size with random weights, such as roberta-large; or give a model", group="Benchmark"
+    )
+    examples: int = option(32, "sequences per candidate, where no task is named", group="Benchmark", least=1)
+    tokens: int = option(64, "tokens per sequence, where no task is named", group="Benchmark", least=1)
+    lengths: str = option(
+        "", "few-shot lengths of rte, cb, boolq, separated by commas, instead of examples and tokens", group="Benchmark"
+    )
+    population: int = option(20, "candidates per generation", group="Benchmark", least=1)
+    rank: int = option(4, "rank of the LoRA modules", group="Benchmark", least=1)
+    layers: str = option("", "layers of the sweep, separated by commas; nothing: all", group="Benchmark")
+    repetitions: int = option(5, "interleaved repetitions; ratios are their medians", group="Benchmark", least=1)
+    threads: int = option(
+        1, "threads on a CPU; with 1, processor time is measured instead of the clock", group="Benchmark", least=1
+    )
+    levers: bool = option(False, "measure the layer-wise row without each saving as well", group="Benchmark")
