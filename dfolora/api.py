@@ -15,6 +15,7 @@ from dfolora.methods.full_parameter.method import AllWeights, move_to, mover
 from dfolora.models import adapter as adapters
 from dfolora.models.adapter import Adapter
 from dfolora.models.bare import Bare
+from dfolora.models.tuned import TunedModel
 from dfolora.opening import (
     check_examples,
     check_prompt,
@@ -221,10 +222,8 @@ def _scores(method: Any, run: Run, last: Line, task: Task, examples: dict[str, l
     }
 
 
-def _save(run: Run, tuned: Adapter, encoder: PromptEncoder, card: str) -> None:
-    folder = Path(run.adapter)
-    tuned.save(folder, card)
-    write_text(folder / description.FILE, description.text(run.settings, encoder))
+def _save(run: Run, tuned: TunedModel, encoder: PromptEncoder, card: str) -> None:
+    tuned.save(Path(run.adapter), {"README.md": card, description.FILE: description.text(run.settings, encoder)})
 
 
 def _finish_adapter(

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from dfolora.engine import Engine
-from dfolora.models.adapter import Adapter
+from dfolora.models.tuned import TunedModel
 from dfolora.problems.answers import Answers
 from dfolora.problems.encode import PromptEncoder
 from dfolora.runs.files import write_text
@@ -36,7 +36,7 @@ class Predictions:
 
 
 def predict(
-    adapter: Adapter,
+    adapter: TunedModel,
     encoder: PromptEncoder,
     examples: Sequence[Example],
     chunk_tokens: int | None = None,

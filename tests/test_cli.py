@@ -78,7 +78,7 @@ def test_tables_for_people(command: Command, tmp_path: Path) -> None:
     assert "24/24" in command.err
     assert command("evaluate", "--model", model("masked"), *files) == 0
     assert command.out.startswith("file:train, test: 12 examples\n  accuracy")
-    assert command.err == ""
+    assert command.err == f"loading {model('masked')}\n"
 
 
 def test_yaml_and_flags_are_the_same_run(command: Command, tmp_path: Path) -> None:

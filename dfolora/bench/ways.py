@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from dfolora.engine import Engine, Levers, Rows, SequentialEngine
+from dfolora.engine import BatchRunner, Edit, Engine, Rows, Savings, SequentialEngine
 from dfolora.engine.patch import Forward
 from dfolora.models.adapter import Adapter, Factors
 
@@ -35,9 +35,11 @@ class PureEngine(Engine):
     """Plain batched inference: the padded batch once per candidate, no adapters, the head at one position."""
 
     def __init__(self, adapter: Adapter, rows: Rows, chunk_tokens: int = 0) -> None:
-        super().__init__(adapter, rows, chunk_tokens, dataclasses.replace(Levers.none(), answer_rows=True))
+        super().__init__(adapter, rows, chunk_tokens, dataclasses.replace(Savings.none(), answer_rows=True))
 
-    def _lora(self, factors: Factors, shared: frozenset[str], copies: int) -> list[tuple[nn.Module, Forward]]:
+    def module_forwards(
+        self, edits: Mapping[str, Edit], shared: frozenset[str], copies: int
+    ) -> list[tuple[nn.Module, Forward]]:
         modules = [module.lora for layer in self.adapter.layers for module in layer.modules.values()]
         return [(module, module.base_layer.forward) for module in modules]
 
@@ -57,19 +59,19 @@ class GraphedEngine(SequentialEngine):
         with torch.inference_mode():
             with torch.cuda.stream(beside):  # libraries set themselves up at their first calls
                 for _ in range(3):
-                    super()._read(self.rows)
+                    self.plain_readings(self.rows)
             torch.cuda.current_stream().wait_stream(beside)
             with torch.cuda.graph(self._graph):
-                self._reading = super()._read(self.rows)
+                self._readings = self.plain_readings(self.rows)
 
-    def _read(self, rows: Rows) -> Tensor:
+    def score_as_it_stands(self, rows: Rows) -> Tensor:
         assert rows is self.rows, "the graph is that of the whole batch"
         self._graph.replay()
-        self._count(rows.inputs, 1, 0, len(self.order.blocks))
-        return self._reading.clone()
+        self.count(rows.inputs, 1)
+        return rows.assemble(self._readings.clone())[0]
 
 
-class MixedBatchEngine(Engine):
+class MixedBatchEngine(BatchRunner):
     """PEFT's own batches of mixed adapters: a named adapter per candidate, the whole model, the full head.
 
     Args:
@@ -78,7 +80,8 @@ class MixedBatchEngine(Engine):
     """
 
     def __init__(self, adapter: Adapter, rows: Rows, chunk_tokens: int, population: int) -> None:
-        super().__init__(adapter, rows, chunk_tokens, Levers.none())
+        super().__init__(adapter, rows, chunk_tokens, Savings.none())
+        self._peft_model = adapter.peft_model
         self._names = [f"candidate{p}" for p in range(population)]
         config = adapter.peft_model.peft_config["default"]
         for name in self._names:
@@ -87,7 +90,8 @@ class MixedBatchEngine(Engine):
         adapter.peft_model.requires_grad_(False)
 
     @torch.inference_mode()
-    def scores(self, factors: Factors, examples: Tensor | None = None) -> Tensor:
+    def scores(self, factors: Factors) -> Tensor:
+        """(P, N, C) class scores, as those of ``Engine.scores``."""
         for layer in self.adapter.layers:
             for name, module in layer.modules.items():
                 for p, candidate in enumerate(self._names):
@@ -101,13 +105,13 @@ class MixedBatchEngine(Engine):
             names = [name for name in self._names[start : start + chunk] for _ in range(rows.count)]
             copies = len(names) // rows.count
             inputs = {name: tensor.repeat(copies, 1) for name, tensor in rows.inputs.items()}
-            output = self.adapter.peft_model(**inputs, adapter_names=names)
-            readings.append(self.readout.read(rows, output, copies))
+            output = self._peft_model(**inputs, adapter_names=names)
+            readings.append(self.abilities.plain_readout.read(rows, output, copies))
         return rows.assemble(torch.cat(readings))
 
 
 def ways(
-    adapter: Adapter, batches: Sequence[Rows], population: int, chunk_tokens: int, levers: bool,
+    adapter: Adapter, batches: Sequence[Rows], population: int, chunk_tokens: int, savings: bool,
     say: Callable[[str], None],
 ) -> list[Way]:  # fmt: skip
     """Every row of the table.
@@ -117,22 +121,23 @@ def ways(
         batches: what each candidate is scored on.
         population: P.
         chunk_tokens: most padded tokens in one forward, for all rows but the sequential one.
-        levers: whether to add the layer-wise row without each saving.
+        savings: whether to add the layer-wise row without each saving.
         say: told which row is left out, and why.
     """
 
-    def over(engines: Sequence[Engine]) -> Callable[[int | None, Factors], Tensor]:
+    def over(engines: Sequence[Engine | MixedBatchEngine]) -> Callable[[int | None, Factors], Tensor]:
         return lambda layer, factors: torch.cat([engine.scores(factors) for engine in engines], 1)
 
     def everywhere(layer: int, factors: Factors) -> Factors:
         """Factors of all layers: the incumbents, but for one layer."""
-        own = {name: module.factors() for each in adapter.layers for name, module in each.modules.items()}
-        kept = {name: (a.expand(population, -1, -1), b.expand(population, -1, -1)) for name, (a, b) in own.items()}
-        return {**kept, **factors}
+        modules = {name: module for each in adapter.layers for name, module in each.modules.items()}
+        pairs = {name: module.factors() for name, module in modules.items()}
+        same = {name: (a.expand(population, -1, -1), b.expand(population, -1, -1)) for name, (a, b) in pairs.items()}
+        return {**same, **factors}
 
     population_engines = [Engine(adapter, rows, chunk_tokens) for rows in batches]
     joint, pure = over(population_engines), over([PureEngine(adapter, rows, chunk_tokens) for rows in batches])
-    found = [
+    table = [
         Way("pure", pure, every_layer=True, adapted=False),
         Way("layerwise", over([Engine(adapter, rows, chunk_tokens) for rows in batches]), every_layer=True),
         Way("joint", lambda layer, factors: joint(None, everywhere(layer, factors))),
@@ -141,14 +146,14 @@ def ways(
     ]
     if _on_gpu(adapter):
         try:
-            found.append(Way("sequential-graph", over([GraphedEngine(adapter, rows) for rows in batches])))
+            table.append(Way("sequential-graph", over([GraphedEngine(adapter, rows) for rows in batches])))
         except RuntimeError as error:
             say(f"sequential-graph is left out: {str(error).splitlines()[0]}")
-    for name in Levers.names() if levers else ():
-        without = dataclasses.replace(Levers(), **{name: False})
+    for name in Savings.names() if savings else ():
+        without = dataclasses.replace(Savings(), **{name: False})
         engines = [Engine(adapter, rows, chunk_tokens, without) for rows in batches]
-        found.append(Way(f"layerwise-without-{name.replace('_', '-')}", over(engines), every_layer=True))
-    return found
+        table.append(Way(f"layerwise-without-{name.replace('_', '-')}", over(engines), every_layer=True))
+    return table
 
 
 def _on_gpu(adapter: Adapter) -> bool:

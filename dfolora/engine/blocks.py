@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dfolora.engine.patch import Stop, patched
+from dfolora.engine.trials import attempt
 
 Output = Tensor | tuple[Any, ...]
 
@@ -28,31 +30,32 @@ class Block:
         module: the block.
         stack: dotted path of the ModuleList that holds it; an encoder and a decoder are two stacks.
         calls: how often it runs in one forward; more than once where weights are shared across depth.
-        tiled: per element of its output, whether the first dimension counts rows (position biases do not).
+        axes: per element of its output, which dimension counts rows; None where none does (a position bias).
     """
 
     name: str
     module: nn.Module
     stack: str
     calls: int
-    tiled: tuple[bool, ...]
+    axes: tuple[int | None, ...]
 
     def pick(self, output: Output, index: Tensor) -> Output:
         """Some rows of the output."""
-        parts = output if isinstance(output, tuple) else (output,)
-        out = tuple(part[index] if tiled else part for part, tiled in zip(parts, self.tiled, strict=True))
-        return out if isinstance(output, tuple) else out[0]
+        return self._each(output, lambda part, axis: part.index_select(axis, index))
 
     def tile(self, output: Output, copies: int) -> Output:
-        """The output for ``copies`` candidates, candidate-major: row p * R + i is row i of candidate p."""
-        if copies == 1:
-            return output
+        """The output for ``copies`` candidates, candidate-major: row p * R + i is row i of candidate p.
+
+        Always a copy: some models go on to change in place what a block gave them.
+        """
+        return self._each(output, lambda part, axis: part.repeat(*[1] * axis, copies, *[1] * (part.dim() - axis - 1)))
+
+    def _each(self, output: Output, change: Callable[[Tensor, int], Tensor]) -> Output:
         parts = output if isinstance(output, tuple) else (output,)
-        out = tuple(
-            part.repeat(copies, *[1] * (part.dim() - 1)) if tiled else part
-            for part, tiled in zip(parts, self.tiled, strict=True)
+        changed = tuple(
+            part if axis is None else change(part, axis) for part, axis in zip(parts, self.axes, strict=True)
         )
-        return out if isinstance(output, tuple) else out[0]
+        return changed if isinstance(output, tuple) else changed[0]
 
 
 class BlockOrder:
@@ -60,8 +63,10 @@ class BlockOrder:
 
     Attributes:
         blocks: every block of the stacks that hold adapted layers, adapted or not.
-        resumable: False where a block runs more than once (weights shared across depth, as in ALBERT): such a model is
-            always run whole.
+        resumable: False where a block runs more than once (weights shared across depth, as in ALBERT) or gives
+            something in which rows cannot be told: such a model is always run whole.
+        stem: modules that make what the first block reads (embeddings).
+        skip_stem: whether a resumed run leaves the stem out. Set it only once that is known to change nothing.
     """
 
     def __init__(self, model: nn.Module, run: Callable[[int], Any], adapted: Sequence[str]) -> None:
@@ -95,17 +100,12 @@ class BlockOrder:
 
             with patched([watch(module) for module in names]):
                 run(rows)
-        self.resumable = all(len(calls) == 1 for calls in outputs[2].values())
-        self.blocks = [
-            Block(
-                names[module],
-                module,
-                names[module].rsplit(".", 1)[0],
-                len(calls),
-                _row_dimensions(calls[0], outputs[3][module][0]),
-            )
-            for module, calls in outputs[2].items()
-        ]
+        self.blocks = []
+        for module, calls in outputs[2].items():
+            axes = attempt(partial(_row_axes, calls[0], outputs[3][module][0])) or ()
+            name = names[module]
+            self.blocks.append(Block(name, module, name.rsplit(".", 1)[0], len(calls), axes))
+        self.resumable = all(block.calls == 1 and _counts_rows(block.axes) for block in self.blocks)
         self.index = {block.name: position for position, block in enumerate(self.blocks)}
         self.stem = _stem(model, tuple(stacks), self.blocks[0].module, run)
         self.skip_stem = False
@@ -126,8 +126,10 @@ class BlockOrder:
         skipped = [(block.module, answer(block.stack)) for block in self.blocks[: prefix.depth]]
         if prefix.depth and self.skip_stem:
             output = tiled[self.blocks[0].stack]
-            states = output[0] if isinstance(output, tuple) else output  # of the right shape; nobody reads it
-            skipped += [(module, lambda *args, **kwargs: states) for module in self.stem]
+            states = output[0] if isinstance(output, tuple) else output
+            # Of the right shape and nobody reads it; a tensor of its own, for some models scale it in place.
+            blank = torch.zeros_like(states)
+            skipped += [(module, lambda *args, **kwargs: blank) for module in self.stem]
         return skipped
 
     def advance(self, prefix: Prefix, depth: int, run: Callable[[], Any]) -> Prefix:
@@ -166,6 +168,12 @@ class BlockOrder:
         }
         return Prefix(prefix.depth, outputs)
 
+    def block_of(self, module: str) -> int | None:
+        """The block that a module is or lies in, in running order; None outside all of them."""
+        parts = module.split(".")
+        names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+        return next((self.index[name] for name in names if name in self.index), None)
+
     def _last_below(self, position: int, depth: int) -> bool:
         return position + 1 == depth or self.blocks[position + 1].stack != self.blocks[position].stack
 
@@ -187,29 +195,41 @@ def _stem(model: nn.Module, stacks: tuple[str, ...], first: nn.Module, run: Call
         )
 
     outside = {name: module for name, module in model.named_modules() if name and is_outside(name)}
-    given: dict[nn.Module, list[Any]] = {}
-    wanted: list[torch.Size] = []
+    shapes: dict[nn.Module, list[Any]] = {}
+    first_input: list[torch.Size] = []
 
     def watch(module: nn.Module) -> tuple[nn.Module, Any]:
         forward = module.forward
 
         def record(*args: Any, **kwargs: Any) -> Any:
             if module is first:
-                wanted.append(next(part.shape for part in (*args, *kwargs.values()) if isinstance(part, Tensor)))
+                tensors = (part.shape for part in (*args, *kwargs.values()) if isinstance(part, Tensor))
+                first_input.append(next(tensors, torch.Size()))
             output = forward(*args, **kwargs)
-            # None, too, for whatever runs once the first block has: its shape is not looked at.
-            given.setdefault(module, []).append(output.shape if isinstance(output, Tensor) and not wanted else None)
+            before_blocks = isinstance(output, Tensor) and not first_input
+            shapes.setdefault(module, []).append(output.shape if before_blocks else None)
             return output
 
         return module, record
 
     with patched([watch(module) for module in (*outside.values(), first)]):
         run(2)
-    found = {name: module for name, module in outside.items() if given.get(module) == wanted}
-    return [module for name, module in found.items() if not any(name.startswith(f"{outer}.") for outer in found)]
+    fitting = {name: module for name, module in outside.items() if shapes.get(module) == first_input}
+    return [module for name, module in fitting.items() if not any(name.startswith(f"{outer}.") for outer in fitting)]
 
 
-def _row_dimensions(two: Output, three: Output) -> tuple[bool, ...]:
-    """Which parts of an output count rows in their first dimension: those whose size followed the batch from 2 to 3."""
+def _row_axes(two: Output, three: Output) -> tuple[int | None, ...]:
+    """Per part of an output the dimension that counts rows: the first whose size followed the batch from 2 to 3."""
     pairs = zip(*[part if isinstance(part, tuple) else (part,) for part in (two, three)], strict=True)
-    return tuple(isinstance(a, torch.Tensor) and a.dim() > 0 and a.shape[0] == 2 and b.shape[0] == 3 for a, b in pairs)
+    return tuple(_row_axis(a, b) for a, b in pairs)
+
+
+def _row_axis(two: Any, three: Any) -> int | None:
+    if not isinstance(two, Tensor) or not isinstance(three, Tensor):
+        return None
+    sizes = enumerate(zip(two.shape, three.shape, strict=True))
+    return next((axis for axis, pair in sizes if pair == (2, 3)), None)
+
+
+def _counts_rows(axes: tuple[int | None, ...]) -> bool:
+    return bool(axes) and axes[0] is not None

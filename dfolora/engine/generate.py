@@ -7,7 +7,7 @@ p * R + i is prompt i under candidate p. Prompts are padded on the left, so that
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from dfolora.engine import memory
-from dfolora.engine.engine import LAUNCH_TOKENS, Engine
+from dfolora.engine.edits import Edits, as_edits, population_of
+from dfolora.engine.engine import Engine
 from dfolora.engine.rows import buckets
-from dfolora.models.adapter import Factors
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class _Bucket:
     index: list[int]  # which prompts
     inputs: dict[str, Tensor]  # (R, T), padded on the left
 
-    def pick(self, kept: list[int]) -> _Bucket:
-        inputs = {name: tensor[kept] for name, tensor in self.inputs.items()}
-        return _Bucket([self.index[row] for row in kept], inputs)
+    def pick(self, rows: list[int]) -> _Bucket:
+        inputs = {name: tensor[rows] for name, tensor in self.inputs.items()}
+        return _Bucket([self.index[row] for row in rows], inputs)
 
 
 class Generator:
@@ -70,23 +70,23 @@ class Generator:
             max_new_tokens=new_tokens, do_sample=False, num_beams=1, use_cache=True, pad_token_id=pad,
             eos_token_id=sorted(self.stop) or None,
         )  # fmt: skip
-        device = engine.rows.owner.device
-        held = memory.generated_tokens(engine.model, device, len(engine.order.blocks))
-        self._limit = min(engine.chunk_tokens, held)
-        overhead = LAUNCH_TOKENS.get(device.type, LAUNCH_TOKENS["cuda"]) * new_tokens
+        device = engine.device
+        fitting = memory.generated_tokens(engine.model, device, len(engine.order.blocks))
+        self._limit = min(engine.chunk_tokens, fitting)
+        overhead = engine.launch_tokens() * new_tokens
         cuts = buckets([len(prompt) + new_tokens for prompt in prompts], max(1, self._limit // 4), overhead)
         self._buckets = [_Bucket(cut, _left_padded([prompts[i] for i in cut], pad, device)) for cut in cuts]
 
     @torch.inference_mode()
-    def __call__(self, factors: Factors, examples: Tensor | None = None) -> Generated:
+    def __call__(self, edits: Mapping[str, Any], examples: Tensor | None = None) -> Generated:
         """Generate under a population.
 
         Args:
-            factors: module name -> (A (P, r, in), B (P, out, r)) of any layers, all others at their incumbents; empty:
-                one candidate, the incumbents.
+            edits: as for ``Engine.scores``; empty: one candidate, the incumbents.
             examples: (n,) int64, which prompts, each once; None: all N in their order.
         """
-        population = next(iter(factors.values()))[0].shape[0] if factors else 1
+        changes = as_edits(edits)
+        population = population_of(changes) if changes else 1
         wanted = list(range(self.count)) if examples is None else examples.tolist()
         column = {prompt: place for place, prompt in enumerate(wanted)}
         tokens: list[list[list[int]]] = [[[] for _ in wanted] for _ in range(population)]
@@ -100,21 +100,21 @@ class Generator:
             length = bucket.inputs["input_ids"].shape[1] + int(self.settings.max_new_tokens or 0)
             chunk = self.engine.at_once(population, self._limit // (rows * length))
             for start in range(0, population, chunk):
-                part = {name: (a[start : start + chunk], b[start : start + chunk]) for name, (a, b) in factors.items()}
                 copies = min(chunk, population - start)
-                found, bad = self._run(bucket, part, copies)
-                for row, ids in enumerate(found):
+                part = {name: edit.cut(start, start + copies) for name, edit in changes.items()}
+                answers, bad = self._run(bucket, part, copies)
+                for row, ids in enumerate(answers):
                     tokens[start + row // rows][places[row % rows]] = self._until_stop(ids)
                 broken[start : start + copies, places] = bad.view(copies, rows).cpu()
         return Generated(tokens, broken)
 
-    def _run(self, bucket: _Bucket, factors: Factors, copies: int) -> tuple[list[list[int]], Tensor]:
+    def _run(self, bucket: _Bucket, edits: Edits, copies: int) -> tuple[list[list[int]], Tensor]:
         """New tokens of ``copies`` candidates on a bucket, (copies R) lists, and which of them are broken."""
         engine = self.engine
         inputs = {name: tensor.repeat(copies, 1) for name, tensor in bucket.inputs.items()}
         rows, length = inputs["input_ids"].shape
         watch = _Watch(torch.zeros(rows, dtype=torch.bool, device=inputs["input_ids"].device))
-        with engine.running(factors, copies), _without_own_settings(engine.model):
+        with engine.running(edits, copies), _without_own_settings(engine.model):
             output = engine.model.generate(
                 **inputs, generation_config=self.settings, logits_processor=LogitsProcessorList([watch])
             )
@@ -148,12 +148,12 @@ def _without_own_settings(model: Any) -> Iterator[None]:
     A repetition penalty among them would count padding as something that was said, so that an answer would depend on
     how long the other prompts of its batch are.
     """
-    own = model.generation_config
+    before = model.generation_config
     model.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        model.generation_config = own
+        model.generation_config = before
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, Tensor]:

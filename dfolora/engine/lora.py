@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from dfolora.models.adapter import LoraModule
 
 
-def population_forward(module: LoraModule, a: Tensor, b: Tensor, shared_input: bool) -> Callable[..., Tensor]:
-    """A forward for ``module`` in which every candidate has its own factors.
+def population_forward(base: nn.Module, a: Tensor, b: Tensor, shared_input: bool) -> Callable[..., Tensor]:
+    """A forward of W + B A in which every candidate has factors of its own.
 
     Args:
-        module: the adapted linear map W (out, in).
+        base: the linear map W (out, in) without its adapter.
         a: (P, r, in); a view expanded over P is recognised and multiplied once.
         b: (P, out, r).
         shared_input: True where all candidates are known to have equal inputs here (the tuned layer's query and key):
@@ -28,7 +28,6 @@ def population_forward(module: LoraModule, a: Tensor, b: Tensor, shared_input: b
     Returns:
         forward(x (P * R, ..., in)) -> (P * R, ..., out).
     """
-    base = module.lora.base_layer
     population, rank, _ = a.shape
     same_a = a.stride(0) == 0 or population == 1
     a_side = a[0].T if same_a else a.reshape(population * rank, -1).T  # (in, r) or (in, P r)

@@ -11,44 +11,37 @@ in the row: no window, no bias by distance) is found by running it, not by a lis
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from dfolora.engine.levers import Levers
 from dfolora.engine.patch import Forward, patched
 from dfolora.engine.readout import Readout
 from dfolora.engine.rows import Choices, Rows
-from dfolora.models.adapter import Adapter
+from dfolora.engine.trials import agree, attempt
 
-_TOLERANCE, _LOW_PRECISION = {torch.float32: 1e-4}, 0.03  # of the readings' scale
 # What the adapted outputs (query and key) are multiplied by in the two trials. Where a softmax has made up its mind,
 # one key more or less changes nothing; with small queries and keys it does.
 _SOFTER = (1.0, 0.3)
+_NO_LIMIT = 10**6  # a width at which attention costs nothing, so that all choices go into one row
 
 
-def share_prompts(adapter: Adapter, rows: Rows, run: Callable[[dict[str, Tensor]], Any], most_tokens: int) -> Rows:
-    """The rows with the choices of each example packed, where the model then gives the same readings.
+def share_prompts(rows: Rows, hidden: int, most_tokens: int) -> Rows:
+    """The rows with the choices of each example packed. Only for models that ``packs`` says can read them.
 
     Args:
-        adapter: the model with its LoRA modules.
         rows: R rows, one a choice.
-        run: one forward of the model, on ``model_inputs``.
+        hidden: the width of the model.
         most_tokens: a row that holds more than one choice is not longer than this.
 
     Returns:
-        R' <= R packed rows; the rows as they came where nothing can be shared or the model cannot do it.
+        R' < R packed rows; the rows as they came where nothing can be shared.
     """
     if rows.targets is None or "decoder_input_ids" in rows.inputs or not _read_at_the_end(rows):
         return rows
-    hidden = int(adapter.model.config.get_text_config().hidden_size)
     groups = list(_groups(rows, hidden, most_tokens))
-    if len(groups) == rows.count:
-        return rows
-    packed = _pack(rows, groups)
-    return packed if _same_readings(adapter, rows, packed, groups, run) else rows
+    return rows if len(groups) == rows.count else _pack(rows, groups)
 
 
 def model_inputs(inputs: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -176,72 +169,36 @@ def _padded(lists: list[list[int]], value: int, device: torch.device) -> Tensor:
 # -- trial ------------------------------------------------------------------------------------------------------------
 
 
-def _same_readings(
-    adapter: Adapter,
-    rows: Rows,
-    packed: Rows,
-    groups: Sequence[tuple[list[int], int]],
-    run: Callable[[dict[str, Tensor]], Any],
+def packs(
+    sample: Rows,
+    readout: Readout,
+    adapted: Sequence[nn.Module],
+    dtype: torch.dtype,
 ) -> bool:
-    """Whether a few choices read the same in packed rows as each in a row of its own."""
-    lengths = rows.lengths
-    # The longest row and the one with the longest text: what a window or a limit does shows there first.
-    furthest = max(range(len(groups)), key=lambda group: int(lengths[groups[group][0]].max()))
-    few = sorted({0, int(packed.lengths.argmax()), furthest})
-    # Of each the first choice, the last and the longest.
-    chosen = [
-        (place, number, groups[group][0][number])
-        for place, group in enumerate(few)
-        for number in sorted({0, len(groups[group][0]) - 1, int(lengths[groups[group][0]].argmax())})
-    ]
-    places, numbers, members = (torch.tensor(column, device=lengths.device) for column in zip(*chosen, strict=True))
-    single, together = rows.take(members), packed.take(torch.tensor(few, device=lengths.device))
-    readout = Readout(adapter.model, single, run, Levers.none())
-    lora = [module.lora for layer in adapter.layers for module in layer.modules.values()]
-    tolerance = _TOLERANCE.get(next(adapter.model.parameters()).dtype, _LOW_PRECISION)
-    stacks = dict.fromkeys(layer.name.rsplit(".", 1)[0] for layer in adapter.layers)
-    blocks = [block for stack in stacks for block in adapter.model.get_submodule(stack).children()]
+    """Whether choices read the same in packed rows as each in a row of its own.
+
+    Args:
+        sample: rows of several choices, of several tokens each, behind a few prompts.
+        readout: of the model, with nothing cut short.
+        adapted: its adapted modules. (A saturated softmax would hide one key more or less; small queries and keys show
+            it. That a mask lets tokens see what is packed, and no less, is for the caller to see to: ``Sight``.)
+        dtype: the model's.
+    """
+    packed = share_prompts(sample, _NO_LIMIT, max(map(int, sample.lengths)) * sample.count)
+    if packed is sample:
+        return False
+    assert packed.choices is not None, "rows that are packed hold several choices"
+    place = {pair: row for row, pair in enumerate(map(tuple, sample.owner.tolist()))}
+    rows = zip(packed.owner[:, 0].tolist(), packed.choices.classes.tolist(), strict=True)
+    members = [place[example, label] for example, classes in rows for label in classes if label >= 0]
+
     for factor in _SOFTER:
-        soft = [(module, _times(module.forward, factor)) for module in lora]
-        masks: list[Tensor] = []
-        with patched([*soft, *((block, _watched(block, masks)) for block in blocks)]):
-            expected = readout.read(single, run(single.inputs), 1)[0]  # (choices,)
-        if not all(_is_causal(mask, single.inputs["attention_mask"].bool()) for mask in masks):
-            return False
-        try:
-            with patched(soft):
-                tried = readout.read(together, run(together.inputs), 1)[0]  # (rows, choices of a row)
-        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
-            return False
-        scale = float(expected.abs().max())
-        if not torch.allclose(tried[places, numbers], expected, rtol=0, atol=tolerance * scale):
+        with patched([(module, _times(module.forward, factor)) for module in adapted]):
+            expected, together = readout.plain(sample)[members], attempt(lambda: readout.plain(packed))
+        if together is None or not agree(together[packed.choices.classes >= 0], expected, dtype):
             return False
     return True
 
 
 def _times(forward: Forward, factor: float) -> Forward:
     return lambda x, *args, **kwargs: factor * forward(x, *args, **kwargs)
-
-
-def _watched(block: nn.Module, masks: list[Tensor]) -> Forward:
-    """The block's forward, which keeps whatever may be an attention mask."""
-    forward = block.forward
-
-    def look(*args: Any, **kwargs: Any) -> Any:
-        given = (part for part in (*args, *kwargs.values()) if isinstance(part, Tensor))
-        masks.extend(part for part in given if part.dim() == 4 and part.shape[-1] == part.shape[-2])
-        return forward(*args, **kwargs)
-
-    return look
-
-
-def _is_causal(mask: Tensor, real: Tensor) -> bool:
-    """Whether (B or 1, heads or 1, T, T) lets each real token see all real ones up to itself, and adds nothing else.
-
-    In low precision, or with a window that is hardly shorter than the text, the readings alone would not tell.
-    """
-    if mask.shape[-1] != real.shape[1]:
-        return False
-    seen = mask if mask.dtype == torch.bool else mask == 0
-    expected = (real[:, None, :] & torch.ones_like(seen[0, 0], dtype=torch.bool).tril())[:, None]
-    return bool(((seen == expected) | ~real[:, None, :, None]).all())

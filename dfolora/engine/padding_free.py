@@ -20,10 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfolora.engine.attention import attending, is_causal, whole_attention
+from dfolora.engine.attention import attending, is_causal
 from dfolora.engine.patch import Forward, Stop, patched
 from dfolora.engine.readout import Readout
 from dfolora.engine.rows import Rows
+from dfolora.engine.trials import agree, attempt, poison
+
+# How far what the first block is given may be from what it is given in a padded row, in units of rounding. In low
+# precision positions next to each other look alike, and readings would not tell which are right.
+INPUT_ROUNDING = 4
 
 Attention = Callable[[Tensor, Tensor, Tensor, bool, float | None], Tensor]
 
@@ -61,14 +66,14 @@ class PaddingFree:
 
     def run(self, forward: Callable[[dict[str, Tensor]], Any], copies: int) -> Any:
         """One forward of ``copies`` candidates, candidate-major."""
-        # A ready mask of one element, which models pass on: nobody looks at it.
+        # A ready mask of one element, which models pass on to attention, where it is ignored.
         mask = torch.zeros(1, 1, 1, 1, dtype=self._dtype, device=self._row.device)
         inputs = {name: part.repeat(copies, 1) for name, part in self.inputs.items()}
         with attending(self._attention(copies)):
             return forward({**inputs, "attention_mask": mask})
 
     def replacements(
-        self, readout: Readout, lora: list[tuple[nn.Module, Forward]], copies: int, spoil: bool = False
+        self, readout: Readout, lora: list[tuple[nn.Module, Forward]], copies: int, poisoned: bool = False
     ) -> list[tuple[nn.Module, Forward]]:
         """What to patch for it: the adapted modules, and what ``readout``, which found it on padded rows, cuts short.
 
@@ -76,7 +81,7 @@ class PaddingFree:
             readout: of the model.
             lora: the adapted modules.
             copies: P of this forward.
-            spoil: put NaN and not 0 where nobody is to look: whoever does cannot hide it.
+            poisoned: put NaN and not 0 where nobody is to look (``trials.poison``).
         """
         if readout.backbone is None:
             return lora
@@ -94,7 +99,8 @@ class PaddingFree:
 
         def among_all(y: Tensor) -> Tensor:
             """What was computed for answers, in its place among all tokens."""
-            filled = y.new_full((total, *y.shape[1:]), torch.nan if spoil else 0)
+            filled = y.new_zeros(total, *y.shape[1:])
+            filled = poison(filled) if poisoned else filled
             filled[answers[:, 0]] = y
             return filled
 
@@ -109,12 +115,14 @@ class PaddingFree:
             return module, run
 
         def unread(module: nn.Module, forward: Forward) -> tuple[nn.Module, Forward]:
-            if module not in readout.unread:
+            if not short or module not in readout.unread:
                 return module, forward
             return module, lambda x, *args, **kwargs: among_all(forward(x[answers[:, 0]], *args, **kwargs))
 
+        short = readout.ends_in_answers(self.rows)
         adapted = [unread(module, forward) for module, forward in lora]
-        return [*adapted, (readout.backbone, backbone), *readout.label_head(self.rows), *map(thin, readout.thin)]
+        thinned = list(map(thin, readout.thin)) if short else []
+        return [*adapted, (readout.backbone, backbone), *readout.label_head(self.rows), *thinned]
 
     def read(self, readout: Readout, output: Any, copies: int) -> Tensor:
         """(copies, R, ...): readings of what the model gave."""
@@ -157,7 +165,7 @@ class PaddingFree:
                 q.contiguous(), k.contiguous(), v.contiguous(), bounds, bounds, longest, longest, scale=scale,
                 window_size=window,
             )  # fmt: skip
-            assert isinstance(output, Tensor), "no more was asked for"
+            assert isinstance(output, Tensor), "varlen_attn returns more only where it is asked for"
             return output
 
         return attention
@@ -177,13 +185,13 @@ class PaddingFree:
 
 
 def first_position(
-    few: Rows, readout: Readout, first_block: nn.Module, run: Callable[[dict[str, Tensor]], Any],
+    sample: Rows, readout: Readout, first_block: nn.Module, run: Callable[[dict[str, Tensor]], Any],
     numbers: Sequence[int], dtype: torch.dtype,
 ) -> int | None:  # fmt: skip
     """The number that a model gives to the first token, where it reads tokens as rows of their own as it reads rows.
 
     Args:
-        few: some padded rows, the longest among them.
+        sample: some padded rows of several lengths.
         readout: of the model, on padded rows.
         first_block: the first block of the model to run.
         run: one forward of the model.
@@ -191,75 +199,42 @@ def first_position(
         dtype: the model's.
 
     Returns:
-        None where the model cannot do it: an attention of its own, a bias in it, a window shorter than the rows, no
-        argument for positions; or where nothing is there to run it on this device.
+        None where the model cannot do it: no argument for positions, an adapted map that needs what is left out; or
+        where nothing is there to run it on this device. That its attention is that of plain sequences (``Sight``) is
+        for the caller to see to.
     """
-    if not set(few.inputs) <= {"input_ids", "attention_mask", "token_type_ids"}:
+    if not set(sample.inputs) <= {"input_ids", "attention_mask", "token_type_ids"}:
         return None
-    if readout.backbone is None and not few.sentences:
+    if readout.backbone is None and not sample.sentences:
         return None
-    calls: list[bool] = []
-    with attending(_watched(few.inputs["attention_mask"].bool(), calls)):
-        run(few.inputs)
-    if not calls or not all(calls):
-        return None
-    with patched(readout.replacements(few, 1)):
-        expected = readout.read(few, run(few.inputs), 1)
-    with contextlib.suppress(RuntimeError, TypeError, ValueError, IndexError, AttributeError, ImportError):
-        differences = {first: _input_difference(PaddingFree(few, first, dtype), first_block, run) for first in numbers}
+    expected = readout.plain(sample)
+
+    def number_that_agrees() -> int | None:
+        tokens = {first: PaddingFree(sample, first, dtype) for first in numbers}
+        differences = {first: _input_difference(part, first_block, run) for first, part in tokens.items()}
         first = min(differences, key=lambda first: differences[first])
-        if differences[first] <= 4 and readout.close(_read(PaddingFree(few, first, dtype), readout, run), expected):
-            return first
-    return None
+        if differences[first] > INPUT_ROUNDING:
+            return None
+        return first if agree(_read(tokens[first], readout, run)[0], expected, dtype) else None
+
+    return attempt(number_that_agrees)
 
 
 def _read(tokens: PaddingFree, readout: Readout, run: Callable[[dict[str, Tensor]], Any]) -> Tensor:
     unread = [(module, module.forward) for module in readout.unread]
-    with patched(tokens.replacements(readout, unread, 1, spoil=True)):
+    with patched(tokens.replacements(readout, unread, 1, poisoned=True)):
         output = tokens.run(run, 1)
     return tokens.read(readout, output, 1)
-
-
-def _watched(real: Tensor, calls: list[bool]) -> Forward:
-    """The attention that runs now, which notes for every call whether it is that of plain sequences."""
-    whole = whole_attention()
-
-    def attend(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
-    ) -> Any:
-        bias = any(isinstance(option, Tensor) and option.is_floating_point() for option in options.values())
-        square = query.shape[2] == key.shape[2] == real.shape[1]
-        calls.append(square and not bias and _is_plain(attention_mask, real, is_causal(module, options)))
-        return whole(module, query, key, value, attention_mask, **options)
-
-    return attend
-
-
-def _is_plain(mask: Tensor | None, real: Tensor, causal: bool) -> bool:
-    """Whether each real token sees all real ones, or those up to itself, and nothing is added to any score."""
-    everything = torch.ones_like(real[:, None, :, None] & real[:, None, None, :])  # (B, 1, T, T)
-    expected = everything & real[:, None, None, :]
-    expected = expected.tril() if causal else expected
-    if mask is None:
-        seen = everything.tril() if causal else everything
-    else:
-        seen = mask if mask.dtype == torch.bool else mask == 0
-        if mask.dtype != torch.bool and bool((mask[~seen] > torch.finfo(mask.dtype).min / 2).any()):
-            return False
-    if seen.shape[-1] != real.shape[1]:
-        return False
-    return bool(((seen == expected) | ~real[:, None, :, None]).all())
 
 
 def _input_difference(tokens: PaddingFree, block: nn.Module, run: Callable[[dict[str, Tensor]], Any]) -> float:
     """How far what the first block is given for a token is from what it is given in that token's padded row.
 
-    Hidden states and rotary tables alike, in units of rounding. In low precision, where positions next to each other
-    look alike, readings would not tell which are right.
+    Hidden states and rotary tables alike, in units of rounding.
     """
     real = tokens.rows.inputs["attention_mask"].bool()
-    padded = _given(block, lambda: run(tokens.rows.inputs))
-    single = _given(block, lambda: tokens.run(run, 1))
+    padded = _arguments(block, lambda: run(tokens.rows.inputs))
+    single = _arguments(block, lambda: tokens.run(run, 1))
     differences = []
     for whole, one in zip(padded, single, strict=True):
         if whole.shape[1] == real.shape[1]:
@@ -269,16 +244,16 @@ def _input_difference(tokens: PaddingFree, block: nn.Module, run: Callable[[dict
     return max(differences)
 
 
-def _given(block: nn.Module, run: Callable[[], Any]) -> list[Tensor]:
+def _arguments(block: nn.Module, run: Callable[[], Any]) -> list[Tensor]:
     """The tensors of three dimensions that a block is called with: hidden states, rotary tables."""
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
 
     def stop(*args: Any, **kwargs: Any) -> Any:
         for value in (*args, *kwargs.values()):
             parts: Sequence[Any] = value if isinstance(value, tuple) else (value,)
-            found.extend(part for part in parts if isinstance(part, Tensor) and part.dim() == 3)
+            tensors.extend(part for part in parts if isinstance(part, Tensor) and part.dim() == 3)
         raise Stop
 
     with contextlib.suppress(Stop), patched([(block, stop)]):
         run()
-    return found
+    return tensors

@@ -15,57 +15,60 @@ import torch
 from torch import Tensor, nn
 
 from dfolora.engine.attention import answer_attention
-from dfolora.engine.levers import Levers
 from dfolora.engine.patch import Forward, patched
 from dfolora.engine.rows import Choices, Rows
+from dfolora.engine.trials import agree, attempt, poison
 
 
 class Readout:
     """How answers are read from one model.
 
     Attributes:
-        backbone: the module whose ``last_hidden_state`` is cut to the answer positions; None: none was found to work.
+        backbone: the module whose ``last_hidden_state`` is cut to the answer positions; None: the model gives all.
         cut_head: whether the head computes label tokens only.
         thin: linear maps of the last block that compute the answer positions only.
         last: the last block, where its attention computes the answer positions only; None: it computes all.
         unread: adapted linear maps of the last block of whose outputs only the answer positions are read (the query).
+
+    The last three are used on rows that are read at one position.
     """
 
-    def __init__(
-        self, model: Any, few: Rows, run: Callable[[dict[str, Tensor]], Any], levers: Levers | None = None
-    ) -> None:
-        """Try the ways to read, cheapest first.
+    def __init__(self, model: Any, run: Callable[[dict[str, Tensor]], Any]) -> None:
+        """Read plainly, until one of the two methods below has found out more.
 
         Args:
             model: the unwrapped model.
-            few: some rows to try on.
             run: one forward of the model.
-            levers: which savings may be tried; None: all.
         """
         self.backbone: nn.Module | None = None
         self.cut_head = False
         self.thin: list[nn.Module] = []
         self.last: nn.Module | None = None
         self.unread: set[nn.Module] = set()
-        self.head: Any = None
-        self._run = run
-        levers = levers or Levers()
-        self._tolerance = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.05
-        if few.sentences or not levers.answer_rows:
+        self.head: Any = getattr(model, "get_output_embeddings", lambda: None)()
+        self._model, self._run = model, run
+        self._dtype = next(part.dtype for part in model.parameters() if part.dtype.is_floating_point)
+
+    def cut_to_answers(self, sample: Rows, label_columns: bool) -> None:
+        """Try to let only answer positions reach the head, and only label tokens leave it; the cheapest way first.
+
+        Args:
+            sample: rows to try on.
+            label_columns: whether the head may be cut, too.
+        """
+        if sample.sentences:
             return
-        self.head = model.get_output_embeddings()
-        self._few = few
-        self._plain = self.read(few, run(few.inputs), 1)
-        for backbone in _backbones(model):
-            for cut_head in (True, False) if levers.label_columns else (False,):
-                self.backbone, self.cut_head = backbone, cut_head
-                if cut_head and (few.columns is None or type(self.head) is not nn.Linear):
+        expected = self.plain(sample)
+        for backbone in _backbones(self._model):
+            for cut_head in (True, False) if label_columns else (False,):
+                if cut_head and (sample.columns is None or type(self.head) is not nn.Linear):
                     continue
-                if self._agrees():
+                self.backbone, self.cut_head = backbone, cut_head
+                if self._agrees(sample, expected):
                     return
         self.backbone, self.cut_head = None, False
 
-    def thin_out(self, last: nn.Module, adapted: Collection[nn.Module]) -> None:
+    def thin_out(self, sample: Rows, last: nn.Module, adapted: Collection[nn.Module]) -> None:
         """Let the last block compute the answer position only, one linear map after the other, where scores stay equal.
 
         A map's input is cut to the answer row; the residual that is added to its output broadcasts, which makes rows
@@ -73,44 +76,71 @@ class Readout:
         the scores, or do not fit the shapes, and are left as they are.
 
         Args:
+            sample: rows to try on, read at one position each.
             last: the last block to run.
             adapted: its modules with an adapter; the parts of these are left alone.
         """
-        if self.backbone is None or self._few.positions.shape[1] != 1:
+        if self.backbone is None or sample.positions.shape[1] != 1:
             return
+        expected = self.plain(sample)
         parts = {part for module in adapted for part in module.modules()}
         for module in last.modules():
             if type(module).__name__ not in ("Linear", "Conv1D") or module in parts:
                 continue
-            if self._agrees([(module, self._poisoned(module))]):
+            if self._agrees(sample, expected, [(module, self._poisoned(sample, module))]):
                 self.thin.append(module)
-                if not self._agrees():
+                if not self._agrees(sample, expected):
                     self.thin.pop()
         self.last = last
-        if not self._agrees():
+        if not self._agrees(sample, expected):
             self.last = None
         for module in adapted:
             # What a block does with its output shows only when it is tried: some add to it in place.
-            one = self._answer_rows(module.forward, self._few, 1)
-            if self._agrees([(module, self._poisoned(module))]) and self._agrees([(module, one)]):
+            one = self._answer_rows(module.forward, sample, 1)
+            poisoned = self._poisoned(sample, module)
+            if all(self._agrees(sample, expected, [(module, forward)]) for forward in (poisoned, one)):
                 self.unread.add(module)
 
-    def _poisoned(self, module: Any) -> Forward:
-        """A forward that gives NaN wherever no answer is read: whoever reads such a row cannot hide it."""
-        forward, positions, tokens = module.forward, self._few.positions, _tokens(self._few)
+    def plain(self, rows: Rows) -> Tensor:
+        """(R, ...) what the model gives with nothing cut short."""
+        return Readout(self._model, self._run).read(rows, self._run(rows.inputs), 1)[0]
 
-        def poison(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def _poisoned(self, sample: Rows, module: Any) -> Forward:
+        """A forward that gives NaN wherever no answer is read."""
+        forward, positions, tokens = module.forward, sample.positions, _tokens(sample)
+
+        def poisoned(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             y = forward(x, *args, **kwargs)
             if y.dim() != 3 or y.shape[1] != tokens:
-                return torch.full_like(y, torch.nan) if y.shape[1] != 1 else y  # answers only: nothing is left to go
-            keep = torch.zeros(y.shape[:-1], dtype=torch.bool, device=y.device).scatter_(1, positions, True)
-            return y.masked_fill(~keep[..., None], torch.nan)
+                return poison(y) if y.shape[1] != 1 else y  # answers only: nothing is left to go
+            spared = torch.zeros(y.shape[:-1], dtype=torch.bool, device=y.device).scatter_(1, positions, True)
+            return poison(y, spared)
 
-        return poison
+        return poisoned
+
+    def agrees(self, sample: Rows, more: Sequence[tuple[nn.Module, Forward]] = ()) -> bool:
+        """Whether reading as set up now gives what the plain model gives on some rows.
+
+        Args:
+            sample: the rows.
+            more: what else to patch.
+        """
+        return self._agrees(sample, self.plain(sample), more)
+
+    def _agrees(self, sample: Rows, expected: Tensor, more: Sequence[tuple[nn.Module, Forward]] = ()) -> bool:
+        def read() -> Tensor:
+            with patched([*self.replacements(sample, 1), *more]):
+                return self.read(sample, self._run(sample.inputs), 1)[0]
+
+        return agree(attempt(read), expected, self._dtype)
+
+    def ends_in_answers(self, rows: Rows) -> bool:
+        """Whether the last block computes the answer positions only, for rows such as these."""
+        return rows.positions.shape[1] == 1 and not rows.sentences
 
     def answer_rows(self, module: nn.Module, forward: Forward, rows: Rows, copies: int) -> Forward:
         """``forward`` of an adapted module, on the answer positions only where that is enough."""
-        if module not in self.unread:
+        if module not in self.unread or not self.ends_in_answers(rows):
             return forward
         return self._answer_rows(forward, rows, copies)
 
@@ -125,29 +155,6 @@ class Readout:
             return forward(x[row, positions][:, None], *args, **kwargs).expand(-1, tokens, -1)
 
         return one
-
-    def _agrees(self, more: Sequence[tuple[nn.Module, Forward]] = ()) -> bool:
-        """Whether reading as set up now gives what the plain model gives on the few rows."""
-        try:
-            with patched([*self.replacements(self._few, 1), *more]):
-                tried = self.read(self._few, self._run(self._few.inputs), 1)
-        except (RuntimeError, IndexError, AttributeError):
-            return False
-        return self.close(tried, self._plain)
-
-    def ignores_full_mask(self, row: Rows) -> bool:
-        """Whether one row, which has no padding, reads the same without its attention mask."""
-        inputs = {name: tensor for name, tensor in row.inputs.items() if name != "attention_mask"}
-        with patched(self.replacements(row, 1)):
-            expected = self.read(row, self._run(row.inputs), 1)
-            try:
-                return self.close(self.read(row, self._run(inputs), 1), expected)
-            except (RuntimeError, TypeError, ValueError, AttributeError):
-                return False
-
-    def close(self, tried: Tensor, expected: Tensor) -> bool:
-        """Whether two readings are equal up to rounding."""
-        return torch.allclose(tried, expected, rtol=self._tolerance, atol=self._tolerance * float(expected.abs().max()))
 
     def replacements(self, rows: Rows, copies: int) -> list[tuple[nn.Module, Forward]]:
         """What to patch for a forward of ``copies`` candidates on these rows."""
@@ -168,6 +175,8 @@ class Readout:
             whole = module.forward
             return module, lambda x: whole(x[row, positions] if x.dim() == 3 and x.shape[1] == tokens > 1 else x)
 
+        if not self.ends_in_answers(rows):
+            return replacements
         if self.last is not None:
             replacements.append((self.last, answer_attention(self.last, positions[:, 0], tokens)))
         return replacements + [thin(module) for module in self.thin]

@@ -1,114 +1,63 @@
-"""What an architecture allows, found by watching its adapted block run: nothing is assumed from names."""
+"""Trying a shortcut on a model: run it, and keep it only if the model answers as it does without.
+
+A trial never ends a run. Whatever it throws means that this model is run without the shortcut.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dfolora.engine.blocks import Block
-from dfolora.engine.patch import Forward, Stop, patched
+Result = TypeVar("Result")
 
-_LINEAR = ("Linear", "Conv1D")
+# How far two readings of one model may be apart, in units of the largest: rounding, and no more.
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
+LOW_PRECISION_TOLERANCE = 0.05
 
-
-class RowInputs:
-    """Runs the model and notes whether all that reaches the adapted modules has a place for every row.
-
-    DeBERTa's query and key also multiply a table of relative positions that all rows share: a table for every
-    candidate has no place in the model's code, so that candidates have to run one after the other there.
-    """
-
-    def __init__(self, modules: Sequence[nn.Module], run: Callable[[int], Any]) -> None:
-        """Keep what is to be watched.
-
-        Args:
-            modules: the adapted ones.
-            run: ``run(n)`` does one plain forward of n rows.
-        """
-        self._modules, self._run = modules, run
-        self._sizes: dict[int, list[int]] = {}
-
-    def __call__(self, rows: int) -> Any:
-        """One forward of so many rows."""
-        seen: list[int] = []
-        self._sizes.setdefault(rows, seen)  # the first of each is run to its end
-
-        def watch(module: nn.Module) -> tuple[nn.Module, Forward]:
-            forward = module.forward
-
-            def look(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-                seen.append(x.shape[0])
-                return forward(x, *args, **kwargs)
-
-            return module, look
-
-        with patched([watch(module) for module in self._modules]):
-            return self._run(rows)
-
-    def always(self) -> bool:
-        """Whether the first dimension of every input grew with the rows of the forwards so far."""
-        per_row = [[size / rows for size in sizes] for rows, sizes in self._sizes.items()]
-        return all(sizes == per_row[0] for sizes in per_row)
+# What a model raises when it is called in a way that it was not written for. (CUDA's own errors are RuntimeErrors.)
+REFUSALS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, ImportError, AssertionError)
 
 
-def shared_maps(block: Block, modules: Sequence[Any], run_twice: Callable[[], Any]) -> frozenset[str]:
-    """Linear maps in a block whose inputs do not depend on the candidate, by their names in the model.
+def attempt(run: Callable[[], Result]) -> Result | None:
+    """What ``run`` returns; None where the model refuses."""
+    try:
+        return run()
+    except REFUSALS:
+        return None
+
+
+def agree(tried: Tensor | None, expected: Tensor, dtype: torch.dtype, noise: float = 0.0) -> bool:
+    """Whether a trial gave what the plain model gives.
 
     Args:
-        block: the tuned layer.
-        modules: its adapted ones, PEFT's.
-        run_twice: one forward of a few rows, then the same again.
+        tried: its readings or scores; None where it was refused.
+        expected: those of the plain model. Where they are -inf (a class that an example does not have), so must
+            ``tried`` be; where one is NaN or +inf, nothing can be told and the answer is no.
+        dtype: the model's, which decides how much is rounding.
+        noise: how far two plain runs are known to be apart; three times that passes too.
     """
-    generator = torch.Generator().manual_seed(0)
-    differ: set[str] = set()
-    seen: set[str] = set()
-
-    def spoil(module: nn.Module, size: float) -> tuple[nn.Module, Forward]:
-        """The second candidate's adapted outputs get noise of their own: whatever depends on them shows it."""
-        forward = module.forward
-
-        def spoiled(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            y = forward(x, *args, **kwargs)
-            second = y[len(y) // 2 :]
-            noise = torch.randn(second.shape, generator=generator).to(y) * second.square().mean().sqrt() * size
-            return torch.cat([y[: len(y) // 2], second + noise])
-
-        return module, spoiled
-
-    def watch(name: str, module: nn.Module, forward: Forward) -> tuple[nn.Module, Forward]:
-        def look(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            seen.add(name)
-            if x.dim() < 2 or x.shape[0] % 2 or not _alike(*x.float().reshape(2, -1)):
-                differ.add(name)
-            return forward(x, *args, **kwargs)
-
-        return module, look
-
-    def stop(*args: Any, forward: Forward = block.module.forward, **kwargs: Any) -> Any:
-        forward(*args, **kwargs)
-        raise Stop
-
-    bases = {module.base_layer for module in modules}
-    # Small noise tells where a softmax is soft, large noise where it has made up its mind.
-    for size in (0.1, 0.3, 1.0, 3.0):
-        lora = dict(spoil(module, size) for module in modules)
-        watched = dict(
-            watch(f"{block.name}.{name}", module, lora.get(module, module.forward))
-            for name, module in block.module.named_modules()
-            if module in lora or (type(module).__name__ in _LINEAR and not _inside_lora(name) and module not in bases)
-        )
-        with contextlib.suppress(Stop), patched([*(lora | watched).items(), (block.module, stop)]):
-            run_twice()
-    return frozenset(seen - differ)
+    if tried is None or tried.shape != expected.shape:
+        return False
+    absent = expected.isneginf()
+    there, wanted = tried[~absent].float(), expected[~absent].float()
+    if not bool(wanted.isfinite().all()) or not bool(tried[absent].isneginf().all()):
+        return False
+    if not wanted.numel():
+        return True
+    limit = max(TOLERANCE.get(dtype, LOW_PRECISION_TOLERANCE) * float(wanted.abs().max()), 3 * noise)
+    return bool(((there - wanted).abs() <= limit).all())  # false for NaN
 
 
-def _alike(first: Tensor, second: Tensor) -> bool:
-    return torch.allclose(first, second, rtol=1e-4, atol=1e-4 * float(first.abs().max() + 1e-30))
+def poison(y: Tensor, spared: Tensor | None = None) -> Tensor:
+    """``y`` with NaN wherever nobody is to look: whoever reads such a number cannot hide it.
 
-
-def _inside_lora(name: str) -> bool:
-    return ".lora_A." in name or ".lora_B." in name
+    Args:
+        y: of any shape.
+        spared: bool, of the leading dimensions of ``y``: what stays as it is. None: nothing.
+    """
+    if spared is None:
+        return torch.full_like(y, torch.nan)
+    return y.masked_fill(~spared[(..., *[None] * (y.dim() - spared.dim()))], torch.nan)

@@ -19,12 +19,13 @@ from torch import Tensor
 from dfolora.errors import UserError
 from dfolora.methods.gradient import Gradient
 from dfolora.methods.method import Method
+from dfolora.models.adapter import Adapter
 from dfolora.problems.problem import Problem
 from dfolora.runs.log import Line, Step, checksum, finite
 from dfolora.subspaces.lora import Lora
 
 
-class FirstOrder(Method[Problem]):
+class FirstOrder(Method[Problem[Adapter]]):
     """A step of AdamW on the adapter's factors.
 
     A loss that is not a number ends the run: there is no gradient, and every step after it would be the same.
@@ -37,7 +38,7 @@ class FirstOrder(Method[Problem]):
 
     def __init__(
         self,
-        problem: Problem,
+        problem: Problem[Adapter],
         rank: int,
         budget: int,
         dev_every: int | None = None,

@@ -1,6 +1,6 @@
 """The gradient of the objective with respect to an adapter's factors, by back-propagation through the unmodified model.
 
-What is differentiated is the same loss that ``Engine`` gives a candidate: the readings of ``Readout``, assembled by
+It is the gradient of the same loss that ``Engine`` gives a candidate: the readings of ``Readout``, assembled by
 ``Rows``, in evaluation mode. Only answer positions reach the head and choices share their prompt, as in the
 engine; of its other savings none is used.
 """
@@ -13,9 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfolora.engine import Engine, Rows
-from dfolora.engine.engine import LAUNCH_TOKENS
-from dfolora.engine.levers import Levers
+from dfolora.engine import Engine, Rows, Savings
 from dfolora.engine.memory import SHARE_OF_FREE, bytes_per_token, free_bytes
 from dfolora.engine.patch import patched
 from dfolora.engine.rows import buckets
@@ -53,43 +51,37 @@ class Gradient(Engine):
 
     def __init__(self, adapter: Adapter, rows: Rows, labels: Tensor, chunk_tokens: int = 0) -> None:
         self.deepest = 0
-        off = ("prefix", "shared", "last_block", "no_mask", "padding_free")
-        super().__init__(adapter, rows, chunk_tokens, Levers(**dict.fromkeys(off, False)))
-        device = self.rows.owner.device
+        # Back-propagation goes through every token of every block.
+        saved = Savings().without(("prefix", "shared", "last_block", "no_mask", "padding_free"))
+        super().__init__(adapter, rows, chunk_tokens, saved)
         if not chunk_tokens:
-            kept = bytes_per_token(self.model) * len(self.order.blocks)
-            self.chunk_tokens = max(1, min(self.chunk_tokens, int(SHARE_OF_FREE * free_bytes(device)) // kept))
-        self.parts = self._cut(labels.to(device), LAUNCH_TOKENS.get(device.type, LAUNCH_TOKENS["cuda"]))
+            per_token = bytes_per_token(self.model) * len(self.order.blocks)
+            fitting = int(SHARE_OF_FREE * free_bytes(self.device)) // per_token
+            self.chunk_tokens = max(1, min(self.chunk_tokens, fitting))
+        self.parts = self._cut(labels.to(self.device), self.launch_tokens())
 
     def __call__(self, objective: Objective) -> Tensor:
         """(1,) the loss of the adapter as it stands; its gradient is added to ``grad`` of whatever requires it."""
-        total = torch.zeros(1, device=self.rows.owner.device)
+        total = torch.zeros(1, device=self.device)
         for part in self.parts:
             with patched(self.readout.replacements(part.rows, 1)):
-                output: Any = self._forward(part.rows.inputs)
+                output: Any = self.call(part.rows.inputs)
             scores = part.rows.assemble(self.readout.read(part.rows, output, 1))
             loss = part.share * objective(scores, part.labels)
             loss.sum().backward()
             total += loss.detach()
-            self._count(part.rows.inputs, 1, 0, len(self.order.blocks))
+            self.count(part.rows.inputs, 1)
             self.token_layers += 2 * sum(self.tokens(part.rows)[self.deepest :])
             self.backwards += 1
         return total
 
     def block_of(self, layer: int) -> int:
         """The block, in running order, that an adapted layer is."""
-        return self._block_of[layer]
+        return self.order.index[self.adapter.layers[layer].name]
 
     def tokens(self, rows: Rows) -> list[int]:
         """What one forward of these rows counts as, block by block in running order."""
-        counts = self.token_layers, self.forwards
-        found = []
-        for block in range(len(self.order.blocks)):
-            self.token_layers = 0
-            self._count(rows.inputs, 1, block, block + 1)
-            found.append(self.token_layers)
-        self.token_layers, self.forwards = counts
-        return found
+        return self.block_tokens(rows.inputs)
 
     def _cut(self, labels: Tensor, overhead: int) -> list[_Part]:
         """Parts of examples of similar length, none of more than ``chunk_tokens`` where that is possible."""

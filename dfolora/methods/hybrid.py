@@ -25,7 +25,7 @@ from torch import Tensor
 from dfolora.errors import UserError
 from dfolora.methods.first_order import FirstOrder
 from dfolora.methods.layer_choice import Costs, choose
-from dfolora.models.adapter import Factors
+from dfolora.models.adapter import Adapter, Factors
 from dfolora.optimizers import Optimizer
 from dfolora.problems.problem import Problem
 from dfolora.runs.log import Line
@@ -46,7 +46,7 @@ class Hybrid(FirstOrder):
 
     def __init__(
         self,
-        problem: Problem,
+        problem: Problem[Adapter],
         make_estimator: MakeEstimator,
         population: int,
         rank: int,

@@ -14,7 +14,7 @@ from dfolora.runs.log import Line, Step
 
 LOOKS = 20  # at the dev set in a run of a method without sweeps, where ``dev_every`` does not say
 
-P = TypeVar("P", bound=Problem)
+P = TypeVar("P", bound=Problem[Any])
 
 
 class Method(ABC, Generic[P]):

@@ -6,11 +6,8 @@ alpha / r is 1 here, so that what a subspace writes is what the model gets.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,18 +15,19 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError
 from torch import Tensor
 
 from dfolora.errors import UserError
+from dfolora.models.adapter_folder import checked_config
 from dfolora.models.load import LanguageModel
-from dfolora.models.targets import block_of, features, searched_rows, target_names
+from dfolora.models.probe import features
+from dfolora.models.targets import block_of, colliding, searched_rows, targets_of, text_blocks
+from dfolora.models.tuned import TunedModel
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 """One layer's candidates: module name -> (A (P, r, in), B (P, out, r)). A or B may be expanded views over P."""
 
-# Parts of a PEFT adapter, by their keys in adapter_config.json, that are more than W + B A on linear maps.
-_NOT_PLAIN = ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices", "target_parameters")
+_TASK_TYPES = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM", "encoder": "FEATURE_EXTRACTION"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Layer:
 
 
 @dataclass
-class Adapter:
+class Adapter(TunedModel):
     """LoRA on a model, by layer.
 
     Attributes:
@@ -81,12 +79,14 @@ class Adapter:
         layers: the adapted blocks, in the order of their names in the model.
         versions: per layer, how often its factors were written; caches of hidden states compare it.
         active: per layer, False while its factors are known to add nothing (B is 0), so that nothing need be computed.
+        learned: what the engine has found out about the model.
     """
 
     peft_model: PeftModel
     layers: list[Layer]
     versions: list[int] = field(default_factory=list)
     active: list[bool] = field(default_factory=list)
+    learned: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.versions = [0] * len(self.layers)
@@ -106,7 +106,7 @@ class Adapter:
 
     def moved(self, layer: int) -> None:
         """To be called once a layer's factors have been changed in place."""
-        self.versions[layer] += 1
+        super().moved(layer)
         self.active[layer] = bool(self._b_norm(self.layers[layer]) != 0)
 
     def write(self, layer: int, factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
@@ -136,17 +136,8 @@ class Adapter:
         for index, factors in enumerate(self.state()):
             self.write(index, {name: (a, torch.zeros_like(b)) for name, (a, b) in factors.items()})
 
-    def save(self, folder: Path, card: str) -> None:
-        """Write a standard PEFT folder with safetensors and a model card; all of it or nothing."""
-        for left in folder.parent.glob(folder.name + ".partial-*"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        partial = folder.with_name(folder.name + f".partial-{os.getpid()}")
-        self._write_folder(partial)
-        (partial / "README.md").write_text(card, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-
     def _write_folder(self, folder: Path) -> None:
+        """A standard PEFT folder with safetensors."""
         with warnings.catch_warnings():
             # PEFT asks the hub whether the vocabulary changed; offline it says that it could not.
             warnings.filterwarnings("ignore", message="Could not find a config file")
@@ -159,26 +150,30 @@ def attach(language_model: LanguageModel, rank: int = 4, targets: Sequence[str] 
     Args:
         language_model: what ``models.load`` gave.
         rank: r >= 1.
-        targets: suffixes of module names; empty means query and key of every self-attention layer.
+        targets: roles (``targets.ROLES``) or ends of module names; empty means query and key of self-attention.
 
     Raises:
         UserError: a rank that cannot work; a target that the model does not have.
     """
     model = language_model.model
-    names = target_names(model, targets)
-    smallest = min(min(features(model.get_submodule(name))) for name in names)
+    chosen = targets_of(model, targets)
+    smallest = min(min(features(model.get_submodule(name))) for name in chosen)
     if not 1 <= rank <= smallest:
-        raise UserError(f"--rank: {rank} cannot work; the adapted modules allow 1 to {smallest}")
-    fan_in_fan_out = type(model.get_submodule(names[0])).__name__ == "Conv1D"
+        raise UserError(f"rank: {rank} cannot work; the adapted modules allow 1 to {smallest}")
     config = LoraConfig(
-        r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=names, fan_in_fan_out=fan_in_fan_out, bias="none"
-    )
+        r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=list(chosen), bias="none",
+        exclude_modules=colliding(chosen, model) or None,
+        fan_in_fan_out=type(model.get_submodule(next(iter(chosen)))).__name__ == "Conv1D",
+    )  # fmt: skip
     # get_peft_model draws A at random from torch's global generator; leave that generator as it was.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")  # of one model's Linear beside its Conv1D
         peft_model = get_peft_model(model, config)
-    peft_model.peft_config["default"].base_model_name_or_path = language_model.name
-    adapter = Adapter(_frozen(peft_model), _layers(peft_model))
+    saved: Any = peft_model.peft_config["default"]
+    saved.base_model_name_or_path = language_model.name
+    saved.task_type = _TASK_TYPES.get(language_model.kind)  # for those who load it with AutoPeftModelFor...
+    adapter = Adapter(_frozen(peft_model), _layers(peft_model, chosen))
     with torch.no_grad():
         for layer in adapter.layers:
             for module in layer.modules.values():
@@ -192,27 +187,24 @@ def load(language_model: LanguageModel, folder: str) -> Adapter:
     Raises:
         UserError: no adapter there, one for another model, or one with parts that the engine does not know (DoRA, ...).
     """
-    path = Path(folder).expanduser()
-    config_file = path / "adapter_config.json"
-    if not config_file.is_file() or not (path / "adapter_model.safetensors").is_file():
-        raise UserError(f"--adapter: {folder!r} holds no adapter_config.json with adapter_model.safetensors")
+    model = language_model.model
+    config = checked_config(model, folder, language_model.name)
+    targets = dict.fromkeys(config.target_modules or (), "qk")  # PEFT shortens the names once it has them
     try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-        extras = ", ".join(key for key in _NOT_PLAIN if config.get(key))
-        if config.get("peft_type") != "LORA" or extras:
-            what = extras or f"peft_type {config.get('peft_type')}"
-            raise UserError(f"--adapter: {folder!r} is not a plain LoRA adapter ({what})")
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # PEFT only warns of missing weights; here that is another model's adapter
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.filterwarnings("ignore", category=FutureWarning)
-            peft_model = PeftModel.from_pretrained(language_model.model, str(path))
-    except UserError:
-        raise
-    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, UserWarning, SafetensorError) as error:
-        made_for = "" if not config_file.is_file() else _made_for(config_file)
-        raise UserError(f"--adapter: {folder!r} does not fit {language_model.name!r}{made_for}") from error
-    layers = _layers(_frozen(peft_model))
+            device = str(language_model.device)
+            peft_model = PeftModel.from_pretrained(
+                model, str(Path(folder).expanduser()), config=config, torch_device=device
+            )
+    except Exception as error:  # of PEFT, safetensors or torch; what could be foreseen has been looked for
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"adapter: {folder!r} does not fit {language_model.name!r} ({reason:.200})") from error
+    layers = _layers(_frozen(peft_model), targets)
+    if not layers:
+        raise UserError(f"adapter: {folder!r} adapts no block of {language_model.name!r} that reads text")
     _fold_scale(peft_model, layers)
     return Adapter(peft_model, layers)
 
@@ -228,30 +220,25 @@ def _fold_scale(peft_model: PeftModel, layers: Sequence[Layer]) -> None:
     config.lora_alpha, config.alpha_pattern, config.use_rslora = config.r, dict(config.rank_pattern), False
 
 
-def _made_for(config_file: Path) -> str:
-    try:
-        name = json.loads(config_file.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError):
-        return ": its adapter_config.json is not a JSON object"
-    return f"; it was made for {name!r}"
-
-
 def _frozen(peft_model: PeftModel) -> PeftModel:
     peft_model.eval().requires_grad_(False)
     return peft_model
 
 
-def _layers(peft_model: PeftModel) -> list[Layer]:
+def _layers(peft_model: PeftModel, targets: dict[str, str]) -> list[Layer]:
+    """The adapted modules by block; ``targets``: path -> parts of a fused projection that are searched."""
     model = peft_model.get_base_model()
+    run, rows = text_blocks(model), searched_rows(model, targets)
     grouped: dict[str, dict[str, LoraModule]] = {}
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             block = block_of(model, name)
             if block is None:
-                raise UserError(f"--adapter: {name!r} lies outside the model's layers")
-            grouped.setdefault(block, {})[name] = LoraModule(
-                name, module, *features(module.base_layer), searched_rows(model, name, module)
-            )
+                raise UserError(f"adapter: {name!r} lies outside the model's layers")
+            if run is None or block in run:  # others do nothing to a text
+                grouped.setdefault(block, {})[name] = LoraModule(
+                    name, module, *features(module.base_layer), rows.get(name)
+                )
     return [Layer(block, modules) for block, modules in grouped.items()]
 
 

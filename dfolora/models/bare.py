@@ -1,22 +1,24 @@
-"""A model without an adapter where one is expected: what is tuned are its own weights."""
+"""A model without an adapter: what is tuned are its own weights."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dfolora.models.adapter import Adapter, Layer
+from dfolora.models.adapter import Factors, Layer
 from dfolora.models.load import LanguageModel, quiet
 from dfolora.models.targets import block_names
+from dfolora.models.tuned import TunedModel
 
 
-class Bare(Adapter):
-    """An adapter of no modules: the engine scores the model as it stands, and ``save`` writes the model.
+class Bare(TunedModel):
+    """A model tuned in all its weights: the engine scores it as it stands, and ``save`` writes it whole.
 
     Attributes:
         language_model: the model.
-        layers: the model's blocks, for the engine to count and cut; without modules.
+        layers: its blocks, for the engine to count and cut; without modules.
     """
 
     def __init__(self, language_model: LanguageModel) -> None:
@@ -25,13 +27,18 @@ class Bare(Adapter):
         self.layers = [Layer(name, {}) for name in block_names(language_model.model)]
         self.versions = [0] * len(self.layers)
         self.active = [False] * len(self.layers)
+        self.learned: dict[Hashable, Any] = {}
 
     @property
     def model(self) -> Any:
         return self.language_model.model
 
-    def moved(self, layer: int) -> None:
-        self.versions[layer] += 1
+    def state(self) -> list[Factors]:
+        """Nothing: all weights are too much to keep; the log of a run says how to come to them again."""
+        return []
+
+    def restore(self, state: Sequence[Factors]) -> None:
+        """Nothing, as there is no state."""
 
     def _write_folder(self, folder: Path) -> None:
         """The model, its tokenizer, and how a sentence encoder's tokens are pooled where that is not the mean."""

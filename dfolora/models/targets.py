@@ -1,82 +1,68 @@
-"""Which linear maps of a model are adapted, by the names and layouts that transformers' architectures use."""
+"""Which linear maps of a model are adapted: by role in any architecture, or by their own names."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dfolora.errors import UserError
+from dfolora.models.probe import blocks_run, features, fused_parts
 
-# Query and key projections by the names that transformers' architectures use. A fused projection holds query, key and
-# value in one matrix; the second entry says how its output rows are laid out.
-_QUERY_KEY = ("query", "key", "q_proj", "k_proj", "q_lin", "k_lin", "q", "k", "query_proj", "key_proj")
-_FUSED = {"c_attn": "blocks", "qkv_proj": "blocks", "Wqkv": "blocks", "query_key_value": "heads"}
+ROLES = {
+    "qk": "query and key of self-attention",
+    "qv": "query and value of self-attention",
+    "qkv": "query, key and value of self-attention",
+    "o": "the output of self-attention",
+    "down": "the feed-forward network's way back to the hidden size",
+    "all-linear": "every linear map of the transformer blocks",
+}
+"""What ``target`` may be beside names of modules."""
+
+# Projections of attention by the names that transformers' architectures use. A fused one holds queries, keys and values
+# in one matrix; which rows are which is found by trial.
+_PROJECTIONS = {
+    "q": ("query", "q_proj", "q_lin", "q", "query_proj", "Wq"),
+    "k": ("key", "k_proj", "k_lin", "k", "key_proj", "Wk"),
+    "v": ("value", "v_proj", "v_lin", "v", "value_proj", "Wv"),
+}
+_FUSED = ("c_attn", "qkv_proj", "Wqkv", "query_key_value", "qkv")
 _CROSS_ATTENTION = ("crossattention", "EncDecAttention", "encoder_attn", "cross_attn")
 
 
-def features(module: nn.Module) -> tuple[int, int]:
-    """Inputs and outputs of a linear map."""
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    weight: Any = module.weight  # Conv1D keeps (in, out)
-    return int(weight.shape[0]), int(weight.shape[1])
+def targets_of(model: Any, targets: Sequence[str] = ()) -> dict[str, str]:
+    """The linear maps that ``targets`` mean, in the order of the model.
 
+    Args:
+        model: an unmodified transformers model.
+        targets: roles (``ROLES``) and ends of module names; empty: ``qk``. Blocks that reading text does not run, such
+            as an image encoder's, are left out.
 
-def _linear_names(model: Any) -> list[str]:
-    head = model.get_output_embeddings()
-    return [
-        name
-        for name, module in model.named_modules()
-        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and module is not head
-    ]
-
-
-def target_names(model: nn.Module, targets: Sequence[str]) -> list[str]:
-    """Dotted paths of the linear maps that ``targets`` name by their ends; empty: query and key of self-attention.
+    Returns:
+        Dotted path -> which parts of it are searched, where it is a fused projection: letters of ``qkv``. A fused
+        projection that is named itself has its queries and keys searched.
 
     Raises:
-        UserError: none is found.
+        UserError: a target that the model does not have.
     """
     linear = _linear_names(model)
-    if not targets:
-        default = [
-            n for n in linear if _suffix(n) in (*_QUERY_KEY, *_FUSED) and not _is_cross(n) and block_of(model, n)
-        ]
-        if default:
-            return default
-        raise UserError(f"--target: no query or key projection found; name modules yourself, such as {_some(linear)}")
-    chosen = [n for n in linear if any(n == t or n.endswith("." + t) for t in targets) and block_of(model, n)]
-    for target in targets:
-        if not any(n == target or n.endswith("." + target) for n in chosen):
-            near = difflib.get_close_matches(target, sorted({_suffix(n) for n in linear}), n=3, cutoff=0.4)
-            hint = " or ".join(map(repr, near)) if near else _some(linear)
-            raise UserError(f"--target: the model has no linear module {target!r} in its layers; try {hint}")
-    return chosen
+    found: dict[str, set[str]] = {}
+    for target in targets or ("qk",):
+        chosen = _by_role(model, linear, target) if target in ROLES else _by_name(linear, target)
+        if not chosen:
+            raise _missing(target, linear)
+        for name, parts in chosen.items():
+            found.setdefault(name, set()).update(parts)
+    return {name: "".join(part for part in "qkv" if part in found[name]) for name in linear if name in found}
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(sorted({_suffix(name) for name in names}))
-
-
-def _suffix(name: str) -> str:
-    return name.rsplit(".", 1)[-1]
-
-
-def _is_cross(name: str) -> bool:
-    return any(part in _CROSS_ATTENTION for part in name.split("."))
-
-
-def block_names(model: nn.Module) -> list[str]:
-    """Transformer blocks: those with self-attention by the names above, or else all that hold linear maps."""
-    try:
-        inside = target_names(model, ())
-    except UserError:
-        inside = _linear_names(model)
-    return [name for name in dict.fromkeys(block_of(model, inner) for inner in inside) if name is not None]
+def block_names(model: Any) -> list[str]:
+    """Transformer blocks that read text: those with self-attention, or else all that hold linear maps."""
+    linear = _linear_names(model)
+    names = _by_role(model, linear, "qk") or linear
+    return list(dict.fromkeys(block for name in names if (block := block_of(model, name))))
 
 
 def block_of(model: nn.Module, name: str) -> str | None:
@@ -88,17 +74,111 @@ def block_of(model: nn.Module, name: str) -> str | None:
     return None
 
 
-def searched_rows(model: Any, name: str, module: Any) -> Tensor | None:
-    """Query and key rows of a fused projection; None where there is nothing to leave out."""
-    layout = _FUSED.get(_suffix(name))
-    if layout is None or _is_cross(name):
-        return None
-    config = model.config.get_text_config()
-    heads = int(config.num_attention_heads)
-    rows = torch.arange(int(module.out_features))
-    if layout == "blocks":  # [query | key | value], with fewer key and value heads under grouped-query attention
-        kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
-        return rows[: len(rows) * (heads + kv_heads) // (heads + 2 * kv_heads)]
-    if len(rows) != 3 * int(module.in_features):
-        return None  # Falcon's grouped layouts: search all rows rather than guess
-    return rows.view(heads, 3, -1)[:, :2].reshape(-1)  # per head [query, key, value]
+def text_blocks(model: Any) -> set[str] | None:
+    """Blocks that reading text runs, where the model has others too; None: all of them."""
+    return None if model.config.get_text_config() is model.config else blocks_run(model)
+
+
+def searched_rows(model: Any, targets: dict[str, str]) -> dict[str, Tensor]:
+    """Output rows, int64, that are searched of each fused projection; those not in the answer are searched whole.
+
+    Args:
+        model: the model, adapted or not.
+        targets: dotted path -> parts, as ``targets_of`` gives them.
+    """
+    rows: dict[str, Tensor] = {}
+    layouts: dict[tuple[str, int], dict[str, Tensor] | None] = {}
+    for name, parts in targets.items():
+        block = block_of(model, name)
+        if _suffix(name) not in _FUSED or _is_cross(name) or parts == "qkv" or block is None:
+            continue
+        module = model.get_submodule(name)
+        kind = _suffix(name), features(getattr(module, "base_layer", module))[1]
+        if kind not in layouts:  # all blocks of a model are built alike
+            layouts[kind] = fused_parts(model, name, block)
+        layout = layouts[kind]
+        if layout is not None:
+            rows[name] = _joined([layout[part] for part in parts])
+    return rows
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0].new_tensor(sorted(row for part in parts for row in part.tolist()))
+
+
+def _linear_names(model: Any) -> list[str]:
+    """Paths of the linear maps inside the transformer blocks that reading text runs."""
+    head = model.get_output_embeddings()
+    run = text_blocks(model)
+    names = [
+        name
+        for name, module in model.named_modules()
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and module is not head
+    ]
+    return [name for name in names if (block := block_of(model, name)) and (run is None or block in run)]
+
+
+def _by_name(linear: list[str], target: str) -> dict[str, str]:
+    return {name: "qk" for name in linear if name == target or name.endswith("." + target)}
+
+
+def _by_role(model: Any, linear: list[str], role: str) -> dict[str, str]:
+    """The linear maps of a role; empty where there are none."""
+    if role == "all-linear":
+        return dict.fromkeys(linear, "qkv")
+    attention = [name for name in linear if not _is_cross(name)]
+    if role in ("qk", "qv", "qkv"):
+        wanted = {name for part in role for name in _PROJECTIONS[part]} | set(_FUSED)
+        return {name: role for name in attention if _suffix(name) in wanted}
+    every = {name for part in _PROJECTIONS.values() for name in part} | set(_FUSED)
+    projections = [name for name in attention if _suffix(name) in every]
+    scopes = {scope: outer for name in projections for scope, outer in [_scope(name, projections, attention)] if outer}
+    if role == "o":
+        return {others[-1]: "qkv" for others in scopes.values()}
+    return dict.fromkeys(_down(model, [n for n in attention if not any(n.startswith(s + ".") for s in scopes)]), "qkv")
+
+
+def _scope(name: str, projections: list[str], linear: list[str]) -> tuple[str, list[str]]:
+    """The attention that a projection belongs to, the smallest module with another linear map, and these others."""
+    scope = name
+    while "." in scope:
+        scope = scope.rsplit(".", 1)[0]
+        others = [n for n in linear if n.startswith(scope + ".") and n not in projections and "pos_" not in _suffix(n)]
+        if others:
+            return scope, others
+    return scope, []
+
+
+def _down(model: Any, names: list[str]) -> list[str]:
+    """Linear maps outside attention that narrow; where none does, the last of each block."""
+    names = [name for name in names if "bottleneck" not in name]
+    sizes = {name: features(model.get_submodule(name)) for name in names}
+    narrowing = [name for name in names if sizes[name][0] > sizes[name][1]]
+    last = {block_of(model, name): name for name in names}
+    return narrowing or list(last.values())
+
+
+def _missing(target: str, linear: list[str]) -> UserError:
+    ends = sorted({_suffix(name) for name in linear})
+    if target in ROLES:
+        return UserError(
+            f"target: the model has nothing known as {ROLES[target]}; name modules yourself: {', '.join(ends)}"
+        )
+    near = difflib.get_close_matches(target, [*ends, *ROLES], n=3, cutoff=0.4)
+    hint = " or ".join(map(repr, near)) if near else ", ".join(ends)
+    return UserError(f"target: the model has no linear module {target!r} in its layers; try {hint}")
+
+
+def _suffix(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
+
+
+def _is_cross(name: str) -> bool:
+    return any(part in _CROSS_ATTENTION for part in name.split("."))
+
+
+def colliding(names: Iterable[str], model: Any) -> list[str]:
+    """Modules that PEFT would adapt beside the named ones, because their paths end in one of these."""
+    names = set(names)
+    ends = tuple("." + name for name in names)
+    return [name for name, _ in model.named_modules() if name not in names and name.endswith(ends)]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dfolora.errors import UserError
-from dfolora.models.adapter import Factors
+from dfolora.models.adapter import Adapter, Factors
 from dfolora.optimizers import Evaluation
 from dfolora.problems.problem import Problem
 from dfolora.subspaces.base import Measured, Subspace
@@ -43,7 +43,7 @@ class Part:
         return found
 
 
-class AdapterProblem(Problem):
+class AdapterProblem(Problem[Adapter]):
     """A problem whose parts are layers, searched in turn.
 
     Attributes:
@@ -129,11 +129,9 @@ class AdapterProblem(Problem):
             if self.parts[part].layer in (None, index):
                 self.adapter.write(index, {name: edits[name] for name in layer.modules})
 
-    def save(self, folder: Any) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the incumbents as a PEFT adapter folder."""
-        from pathlib import Path
-
-        self.adapter.save(Path(folder), "A LoRA adapter found by dfolora.\n")
+        self.adapter.save(Path(folder), {"README.md": "# A LoRA adapter found by dfolora\n"})
 
 
 def _by_layer(measured: Mapping[str, Tensor], layers: int) -> list[Measured]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from dfolora.engine import Engine, Rows
 from dfolora.errors import UserError
-from dfolora.models.adapter import Adapter, Factors
+from dfolora.models.adapter import Factors
+from dfolora.models.tuned import TunedModel
 from dfolora.optimizers import Evaluation
 from dfolora.problems.answers import Answers
 from dfolora.problems.encode import PromptEncoder
@@ -19,10 +21,11 @@ from dfolora.problems.selection import Selection
 from dfolora.seeds import seed_of
 from dfolora.task import Example
 
-MakeEngine = Callable[[Adapter, Rows, int], Engine]
+Tuned = TypeVar("Tuned", bound=TunedModel)
+MakeEngine = Callable[[Any, Rows, int], Engine]
 
 
-class Problem:
+class Problem(Generic[Tuned]):
     """What a method minimises: the loss of a model on a few-shot set, with a dev set beside it.
 
     Attributes:
@@ -34,7 +37,7 @@ class Problem:
 
     def __init__(
         self,
-        adapter: Adapter,
+        adapter: Tuned,
         encoder: PromptEncoder,
         train: Sequence[Example],
         dev: Sequence[Example],

@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 
 from dfolora.engine import Engine
-from dfolora.models.adapter import Adapter, Factors
+from dfolora.models.adapter import Factors
+from dfolora.models.tuned import TunedModel
 from dfolora.problems.answers import Answers
 from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.objectives import cross_entropy, likelihood
@@ -38,7 +39,7 @@ class Selection:
 
     def __init__(
         self,
-        adapter: Adapter,
+        adapter: TunedModel,
         encoder: PromptEncoder,
         dev: Sequence[Example],
         rule: str = "incumbent",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -62,7 +63,7 @@ class Display(Listener):
         if run.lines:
             self._print(f"resuming {run.folder} after {self.replayed} evaluations")
         self._print(
-            f"tuning {name_of(settings.model)} for {name_of(settings.task) or settings.train_file}: "
+            f"tuning {name_of(settings.model)} for {name_of(settings.task) or f'file:{Path(settings.train_file).stem}'}: "
             f"{how_it_works(settings)}, seed {settings.seed}, budget {settings.evaluations} evaluations; "
             f"run folder {run.folder}"
         )

@@ -7,7 +7,7 @@ import torch
 from models_zoo import READINGS, ZOO, attached, candidates, cases, sentence_rows, word_rows
 from plain_reading import farthest, one_by_one, plain_scores, spread
 
-from dfolora.engine import Engine, Levers, Rows
+from dfolora.engine import Engine, Rows, Savings
 from dfolora.models.adapter import Adapter
 
 TOLERANCE = 1e-4
@@ -35,7 +35,7 @@ def test_every_layer_and_all_at_once(name: str, reading: str, padding_free: bool
     """Several length buckets, padded or not, chunks that do not divide the population, adapters in all other layers."""
     adapter = attached(name)
     rows = READINGS[reading](ZOO[name][0])
-    engine = Engine(adapter, rows, chunk_tokens=70, levers=Levers(padding_free=padding_free))
+    engine = Engine(adapter, rows, chunk_tokens=70, savings=Savings(padding_free=padding_free))
     assert len(engine._buckets) > 1
     for layer in (*range(len(adapter.layers)), None, 0):
         agrees(adapter, engine, rows, layer, population=3, seed=layer or 0)

@@ -12,7 +12,7 @@ from models_zoo import ZOO, attached, candidates, choice_rows, inputs_of, padded
 from plain_reading import farthest, one_by_one, plain_scores, read, spread
 from torch import nn
 
-from dfolora.engine import Engine, Levers, Rows, SequentialEngine
+from dfolora.engine import Engine, Rows, Savings, SequentialEngine
 from dfolora.engine.packing import model_inputs, share_prompts
 from dfolora.methods.gradient import Gradient
 from dfolora.models.adapter import Adapter
@@ -21,7 +21,7 @@ from dfolora.problems.objectives import cross_entropy
 CAUSAL = [name for name, (kind, *_) in ZOO.items() if kind == "causal"]
 WINDOWED = {"gemma3", "gemma2"}  # in the zoo four tokens see each other
 BLOOM = ("causal", "BloomForCausalLM", "BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 4})
-WITHOUT = dataclasses.replace(Levers(), shared_prompt=False)
+WITHOUT = dataclasses.replace(Savings(), shared_prompt=False)
 
 
 def story_rows(
@@ -74,11 +74,11 @@ def test_scores_are_those_of_one_row_a_choice(name: str) -> None:
     assert farthest(engine.incumbent_scores(), plain_scores(adapter, rows)) < 1e-4 * 20
 
 
-@pytest.mark.parametrize("lever", Levers.names())
+@pytest.mark.parametrize("lever", Savings.names())
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_beside_every_other_saving(name: str, lever: str) -> None:
     adapter, rows = attached(name), story_rows()
-    engine = Engine(adapter, rows, levers=dataclasses.replace(Levers(), **{lever: False}))
+    engine = Engine(adapter, rows, savings=dataclasses.replace(Savings(), **{lever: False}))
     assert engine.rows.count == (rows.count if lever == "shared_prompt" else 3)
     for layer in (1, 2, None):
         agrees(adapter, engine, rows, layer)
@@ -149,7 +149,7 @@ def test_the_prompt_is_computed_once(name: str) -> None:
     """Ten choices of three tokens behind forty: 40 + 10 x 2 tokens a candidate and example instead of 10 x 42."""
     rows = story_rows([40] * 4, [[3] * 10] * 4, [range(10)] * 4)
     adapter = attached(name)
-    packed, single = Engine(adapter, rows), Engine(adapter, rows, levers=WITHOUT)
+    packed, single = Engine(adapter, rows), Engine(adapter, rows, savings=WITHOUT)
     for layer, blocks in ((0, 3), (2, 1), (None, 3)):
         factors = candidates(adapter, layer, 4)
         assert cost(packed, layer, factors) == 4 * blocks * 4 * 60
@@ -172,7 +172,7 @@ def test_each_place_reaches_the_head_once() -> None:
 def test_what_is_measured_on_the_batch_does_not_change() -> None:
     """Subspaces take their directions from the tokens of one row a choice, whichever engine scores."""
     adapter, rows = attached("llama"), story_rows()
-    packed, single = Engine(adapter, rows), Engine(adapter, rows, levers=WITHOUT)
+    packed, single = Engine(adapter, rows), Engine(adapter, rows, savings=WITHOUT)
     assert packed.rows.count < single.rows.count
     for one, other in zip(packed.batches, single.batches, strict=True):
         assert all(torch.equal(tensor, other.inputs[name]) for name, tensor in one.inputs.items())
@@ -188,8 +188,7 @@ def test_a_packed_row_by_hand() -> None:
         inputs_of(texts), padded(positions, 0), torch.tensor([(0, 0), (0, 1), (0, 0), (1, 0)]), torch.tensor([2, 1]),
         targets=padded(targets, -100),
     )  # fmt: skip
-    adapter = attached("gpt2")
-    packed = share_prompts(adapter, rows, lambda inputs: adapter.model(**model_inputs(inputs, torch.float32)), 99)
+    packed = share_prompts(rows, 32, 99)
     assert packed.inputs["input_ids"].tolist() == [[7, 8, 9, 30, 31, 40], [50, 51, 0, 0, 0, 0]]
     assert packed.inputs["position_ids"].tolist() == [[0, 1, 2, 3, 4, 3], [0, 1, 0, 0, 0, 0]]
     assert packed.inputs["segments"].tolist() == [[0, 0, 0, 1, 1, 3], [0, 0, -1, -1, -1, -1]]
@@ -249,7 +248,7 @@ def test_a_bias_by_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ZOO, "bloom", BLOOM)
     adapter, rows = attached("bloom"), story_rows()
     engine = Engine(adapter, rows)
-    assert engine.rows is engine._single
+    assert engine.rows is engine.single_rows
     agrees(adapter, engine, rows, 1)
 
 
@@ -303,7 +302,7 @@ def test_other_kinds_stay(name: str, rows: Rows) -> None:
 def test_nothing_to_share_stays_as_it_is() -> None:
     for rows in (word_rows("causal"), choice_rows("causal")):
         engine = Engine(attached("gpt2"), rows)
-        assert engine.rows is engine._single
+        assert engine.rows is engine.single_rows
 
 
 def test_bfloat16() -> None:

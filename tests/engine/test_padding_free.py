@@ -11,7 +11,7 @@ from plain_reading import farthest, one_by_one
 from test_hard_cases import other
 from torch._subclasses import FakeTensorMode
 
-from dfolora.engine import Engine, Levers, Rows
+from dfolora.engine import Engine, Rows, Savings
 from dfolora.engine.padding_free import PaddingFree
 from dfolora.models.adapter import Adapter
 
@@ -126,5 +126,5 @@ def test_a_device_without_a_kernel_pads(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_scores_are_those_of_padded_rows() -> None:
     adapter, rows = attached("qwen3"), word_rows("causal")
     factors = candidates(adapter, None, 4)
-    without = Engine(adapter, rows, levers=Levers(padding_free=False)).scores(factors)
+    without = Engine(adapter, rows, savings=Savings(padding_free=False)).scores(factors)
     assert farthest(Engine(adapter, rows).scores(factors), without) < 1e-5 * float(without.abs().max())

@@ -106,7 +106,7 @@ def test_reading_by_hand() -> None:
     """Mean log-probability over the answer tokens of each row, computed by hand for two rows."""
     adapter = attached("gpt2")
     rows = choice_rows("causal")
-    readout = Readout(adapter.model, rows, lambda inputs: adapter.model(**inputs, use_cache=False))
+    readout = Readout(adapter.model, lambda inputs: adapter.model(**inputs, use_cache=False))
     readout.backbone, readout.cut_head = None, False
     logits = torch.randn(rows.count, rows.inputs["input_ids"].shape[1], 7, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([[2, -100, -100], [0, 6, 1]])

@@ -14,6 +14,7 @@ from dfolora.errors import UserError
 from dfolora.methods.full_parameter.full_parameter import FullParameter, Loss
 from dfolora.methods.full_parameter.step import Step as WeightStep
 from dfolora.methods.method import Method
+from dfolora.models.bare import Bare
 from dfolora.problems.problem import Problem
 from dfolora.runs.log import Line, Step
 from dfolora.settings.methods import FullParameterSettings
@@ -21,7 +22,7 @@ from dfolora.settings.methods import FullParameterSettings
 BEST_SHARE = 0.5
 
 
-class AllWeights(Method[Problem]):
+class AllWeights(Method[Problem[Bare]]):
     """A step of a zeroth-order estimator on every weight. The model then stands at the last step, whichever was best.
 
     Attributes:
@@ -29,7 +30,7 @@ class AllWeights(Method[Problem]):
         chosen: fingerprint of the weights that the dev set likes best so far.
     """
 
-    def __init__(self, problem: Problem, settings: FullParameterSettings) -> None:
+    def __init__(self, problem: Problem[Bare], settings: FullParameterSettings) -> None:
         """Find the weights.
 
         Args:

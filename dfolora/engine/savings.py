@@ -1,14 +1,15 @@
-"""What the engine saves, saving by saving. All of it is exact; a benchmark switches one off to see what it is worth."""
+"""What the engine leaves out, one switch each: all of it exact. A benchmark turns one off to see what it is worth."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Levers:
-    """Which savings are used.
+class Savings:
+    """Which savings may be used.
 
     Attributes:
         prefix: blocks below the tuned layer run once per visit, and candidates resume there.
@@ -37,5 +38,9 @@ class Levers:
         return [field.name for field in dataclasses.fields(cls)]
 
     @classmethod
-    def none(cls) -> Levers:
+    def none(cls) -> Savings:
         return cls(**dict.fromkeys(cls.names(), False))
+
+    def without(self, names: Iterable[str]) -> Savings:
+        """These savings, but for some that are named."""
+        return dataclasses.replace(self, **dict.fromkeys(names, False))

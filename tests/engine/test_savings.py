@@ -12,11 +12,11 @@ from plain_reading import farthest, one_by_one
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from dfolora.engine import Engine, Levers, Rows, SequentialEngine, memory
+from dfolora.engine import Engine, Rows, Savings, SequentialEngine, memory
 from dfolora.engine.patch import patched
 
 NAMES = ["roberta", "gpt2", "llama", "t5", "mpnet"]
-PADDED = Levers(padding_free=False)
+PADDED = Savings(padding_free=False)
 SDPA = ["roberta", "bert", "distilbert", "gpt2", "opt", "llama", "qwen3"]
 
 
@@ -32,10 +32,10 @@ def operations(engine: Engine, layer: int, factors: Any) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("lever", Levers.names())
+@pytest.mark.parametrize("lever", Savings.names())
 def test_scores_stay_without_it(name: str, lever: str) -> None:
     adapter, rows = attached(name), rows_of(name)
-    engine = Engine(adapter, rows, levers=dataclasses.replace(Levers(), **{lever: False}))
+    engine = Engine(adapter, rows, savings=dataclasses.replace(Savings(), **{lever: False}))
     for layer in (0, 2, None):
         factors = candidates(adapter, layer, 3)
         expected = one_by_one(adapter, rows, factors)
@@ -46,10 +46,10 @@ def test_scores_stay_without_it(name: str, lever: str) -> None:
 def test_it_saves_operations(lever: str) -> None:
     adapter, rows = attached("roberta"), rows_of("roberta")
     factors = candidates(adapter, 1, 4)
-    levers = Levers(padding_free=lever != "buckets")  # without padding there is nothing left for buckets to save
-    with_it = operations(Engine(adapter, rows, chunk_tokens=100, levers=levers), 1, factors)
-    without = dataclasses.replace(levers, **{lever: False})
-    assert with_it < 0.99 * operations(Engine(adapter, rows, chunk_tokens=100, levers=without), 1, factors)
+    savings = Savings(padding_free=lever != "buckets")  # without padding there is nothing left for buckets to save
+    with_it = operations(Engine(adapter, rows, chunk_tokens=100, savings=savings), 1, factors)
+    without = dataclasses.replace(savings, **{lever: False})
+    assert with_it < 0.99 * operations(Engine(adapter, rows, chunk_tokens=100, savings=without), 1, factors)
 
 
 def test_a_batch_without_padding_runs_without_a_mask() -> None:
@@ -58,12 +58,12 @@ def test_a_batch_without_padding_runs_without_a_mask() -> None:
     adapter.model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append("attention_mask" in kwargs), with_kwargs=True
     )
-    for lengths, levers, expected in (
-        ((8, 8, 8), Levers(), False),
-        ((8, 8, 8), Levers(no_mask=False), True),
-        ((8, 7, 8), Levers(buckets=False), True),
+    for lengths, savings, expected in (
+        ((8, 8, 8), Savings(), False),
+        ((8, 8, 8), Savings(no_mask=False), True),
+        ((8, 7, 8), Savings(buckets=False), True),
     ):
-        engine = Engine(adapter, rows_of("roberta", lengths), levers=levers)
+        engine = Engine(adapter, rows_of("roberta", lengths), savings=savings)
         engine.scores(candidates(adapter, 1, 2))  # looks for what can be shared, once
         seen.clear()
         engine.scores(candidates(adapter, 1, 2))
@@ -84,7 +84,7 @@ def test_the_last_block_asks_for_the_answer_only(name: str) -> None:
 @pytest.mark.parametrize("name", SDPA)
 def test_the_last_attention_has_one_query(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = attached(name)
-    engine = Engine(adapter, rows_of(name), chunk_tokens=10_000, levers=PADDED)
+    engine = Engine(adapter, rows_of(name), chunk_tokens=10_000, savings=PADDED)
     factors, queries = candidates(adapter, 0, 2), []
     plain = torch.nn.functional.scaled_dot_product_attention
 
@@ -107,7 +107,7 @@ def test_the_last_attention_has_one_query(name: str, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("padding_free", [False, True])
 def test_attention_functions_are_put_back(padding_free: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = attached("roberta")
-    engine = Engine(adapter, rows_of("roberta"), levers=Levers(padding_free=padding_free))
+    engine = Engine(adapter, rows_of("roberta"), savings=Savings(padding_free=padding_free))
     factors = candidates(adapter, 0, 2)
     own = ALL_ATTENTION_FUNCTIONS["sdpa"]
     engine.scores(factors)
@@ -124,12 +124,12 @@ def test_poison_is_seen_where_it_is_read() -> None:
     """The check that lets the query go: NaN at other rows of the key or the value reaches the answer."""
     adapter = attached("roberta")
     engine = Engine(adapter, rows_of("roberta"))
-    readout = engine.readout
+    readout, sample = engine.readout, word_rows("masked")
     attention = adapter.model.get_submodule(adapter.layers[-1].name).attention.self
     for name, harmless in (("query", True), ("key", False), ("value", False)):
         module = getattr(attention, name)
         with torch.inference_mode():
-            assert readout._agrees([(module, readout._poisoned(module))]) is harmless, name
+            assert readout.agrees(sample, [(module, readout._poisoned(sample, module))]) is harmless, name
 
 
 @pytest.mark.parametrize("name", ["roberta", "gpt2", "llama", "bert-encoder"])
