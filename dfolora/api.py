@@ -199,8 +199,9 @@ def adapter_model(folder: str) -> str:
 
 def _load(config: ModelConfig) -> LanguageModel:
     return models.load(
-        config.model, config.kind, config.dtype, config.device, config.trust_remote_code, config.quantize
-    )
+        config.model, kind=config.kind, dtype=config.dtype, device=config.device,
+        trust_remote_code=config.trust_remote_code, quantize=config.quantize,
+    )  # fmt: skip
 
 
 def _check_train(task: Task, train: Sequence[Example]) -> None:
