@@ -21,6 +21,8 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from dfolora import cli
+from dfolora.runs.listener import Listener
+from dfolora.runs.log import Line
 from dfolora.tasks import get_task, task_names
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -154,6 +156,23 @@ class Command:
         assert self.out.count("\n") == 1
         found: dict[str, Any] = json.loads(self.out)
         return found
+
+
+def given(flags: Sequence[object]) -> dict[str, Any]:
+    """Flags, each with a value, as keyword arguments of ``dfolora.tune``."""
+    pairs = [str(flag) for flag in flags]
+    return {name[2:].replace("-", "_"): value for name, value in zip(pairs[::2], pairs[1::2], strict=True)}
+
+
+class StopAt(Listener):
+    """Interrupts a run once a generation is in its log, as Ctrl-C would."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+
+    def progress(self, line: Line, best: Line) -> None:
+        if line.generation == self.generation:
+            raise KeyboardInterrupt
 
 
 class Tune:
