@@ -31,7 +31,7 @@ def tune(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Tune:
 
 
 def weights(folder: str, kind: str = "masked") -> dict[str, torch.Tensor]:
-    return dict(models.load(folder, kind).model.named_parameters())
+    return dict(models.load(folder, kind=kind).model.named_parameters())
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:

@@ -29,6 +29,10 @@ REGISTRY = Registry(
             "dfolora.optimizers.zeroth_order.fzoo:FZOO",
             "one-sided Rademacher probes, steps measured by the spread of their losses",
         ),
+        "gauss-newton": (
+            "dfolora.optimizers.gauss_newton:GaussNewton",
+            "every example's class scores at a few probes, and the step where their linear model's loss is lowest",
+        ),
         "greedy": (
             "dfolora.optimizers.zeroth_order.pool:Greedy",
             "the best of a pool of probes, then probed from both sides (MeZO-Greedy)",
