@@ -232,7 +232,7 @@ def test_own_files_to_an_adapter(tmp_path: Path) -> None:
     task = dfolora.Task.from_files(
         tmp_path / "train.csv", test=tmp_path / "test.csv", template="{text} It was {mask}.", words="0=bad,1=great"
     )
-    run = dfolora.tune(model("causal"), task, budget=40, shots=2, output=str(tmp_path / "run"))
+    run = dfolora.tune(model("causal"), task, budget=40, shots=1, output=str(tmp_path / "run"))
     assert (Path(run.adapter) / "adapter_model.safetensors").is_file()
     assert set(run.scores["tuned"]) == {"accuracy", "macro_f1"}
 

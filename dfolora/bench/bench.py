@@ -141,13 +141,13 @@ def _model(config: BenchSettings, dtype: str) -> LanguageModel:
 
 def _batches(config: BenchSettings, language_model: LanguageModel) -> list[Rows]:
     if language_model.kind not in ("masked", "causal"):
-        raise UserError(f"--task: a {language_model.kind} model is measured on a real task; name one")
+        raise UserError(f"task: a {language_model.kind} model is measured on a real task; name one")
     lengths: list[list[int]] = [[config.tokens] * config.examples]
     if config.lengths:
         lengths = []
         for name in config.lengths.split(","):
             if name not in cases.FEWGLUE_LENGTHS:
-                raise unknown("--lengths", name, cases.FEWGLUE_LENGTHS)
+                raise unknown("lengths", name, cases.FEWGLUE_LENGTHS)
             lengths.append(list(cases.FEWGLUE_LENGTHS[name]))
     vocabulary = int(language_model.model.get_input_embeddings().weight.shape[0])
     return [cases.batch(each, vocabulary, seed) for seed, each in enumerate(lengths)]
@@ -181,9 +181,9 @@ def _layers(config: BenchSettings, count: int) -> list[int]:
     try:
         chosen = sorted({int(layer) for layer in config.layers.split(",")})
     except ValueError as error:
-        raise UserError(f"--layers: {config.layers!r} is not a list of layers such as 0,4,8") from error
+        raise UserError(f"layers: {config.layers!r} is not a list of layers such as 0,4,8") from error
     if not 0 <= chosen[0] <= chosen[-1] < count:
-        raise UserError(f"--layers: {config.layers!r} is outside the model's layers, 0 to {count - 1}")
+        raise UserError(f"layers: {config.layers!r} is outside the model's layers, 0 to {count - 1}")
     return chosen
 
 
