@@ -73,6 +73,7 @@ class Run:
             raise UserError(f"output: {str(folder)!r} {what}; choose another folder, or --resume it if it is a run")
         settings = dataclasses.replace(settings, output=str(folder))
         partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+        _remove_left_behind(folder)
         try:
             partial.mkdir(parents=True)
             lock = _locked(partial)
@@ -245,6 +246,16 @@ def _locked(folder: Path) -> FileLock:
     except OSError as error:
         raise UserError(f"output: cannot write {str(folder)!r} ({error.strerror})") from error
     return lock
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """Remove what processes left that were killed before their folder was whole; one that lives holds its lock."""
+    for partial in folder.parent.glob(f"{folder.name}.partial-*"):
+        try:
+            _locked(partial).release()
+        except UserError:
+            continue
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _start(folder: Path, settings: TuneSettings) -> str:
