@@ -75,6 +75,7 @@ class Run:
         partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
         _remove_left_behind(folder)
         try:
+            shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had our number
             partial.mkdir(parents=True)
             lock = _locked(partial)
             write_text(partial / "environment.json", json.dumps(environment(device, data_checksum), indent=2) + "\n")
@@ -140,7 +141,7 @@ class Run:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(f"resume: {str(path)!r} is missing or damaged") from error
         if known != data_checksum:
-            raise UserError(f"resume: the data or the tokenizer of {str(self.folder)!r} have changed since it began")
+            raise UserError(f"resume: the data, the model or the tokenizer of {str(self.folder)!r} have changed since it began")
 
     def rewrite(self, generation: int) -> None:
         """Make the files those of a run that goes on after a generation; what the log says after it is run again."""
