@@ -65,7 +65,9 @@ def test_a_population_reads_as_one_by_one(reader: tuple[LanguageModel, Adapter, 
     }
     scores = Engine(adapter, rows).scores(factors)
     assert farthest(scores, one_by_one(adapter, rows, factors)) < 1e-3
-    assert likelihood(scores, scorer.labels(EXAMPLES)).mean(1).tolist() == pytest.approx((-scores).mean((1, 2)).tolist())
+    assert likelihood(scores, scorer.labels(EXAMPLES)).mean(1).tolist() == pytest.approx(
+        (-scores).mean((1, 2)).tolist()
+    )
 
 
 def test_objectives() -> None:

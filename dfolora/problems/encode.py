@@ -127,10 +127,6 @@ class PromptEncoder:
                 rows.append(self._choice_row(example, choice, (index, owner)))
         return rows
 
-    def check(self, examples: Sequence[Example]) -> None:
-        for example in examples:
-            self._fit(example, self._render, 0)
-
     def prompts(self, examples: Sequence[Example]) -> list[list[int]]:
         """Token ids of what is left of the answer, by example: what a causal model generates from."""
         return [self._fit(example, self._render, 0) for example in examples]

@@ -62,8 +62,9 @@ class Display(Listener):
         settings = run.settings
         if run.lines:
             self._print(f"resuming {run.folder} after {self.replayed} evaluations")
+        task = name_of(settings.task) or f"file:{Path(settings.train_file).stem}"
         self._print(
-            f"tuning {name_of(settings.model)} for {name_of(settings.task) or f'file:{Path(settings.train_file).stem}'}: "
+            f"tuning {name_of(settings.model)} for {task}: "
             f"{how_it_works(settings)}, seed {settings.seed}, budget {settings.evaluations} evaluations; "
             f"run folder {run.folder}"
         )
