@@ -68,6 +68,7 @@ class Optimizer(ABC):
 
     least_population = 1
     touches_globals: ClassVar[bool] = False  # whether it changes, if only for a while, what all threads share
+    visit: ClassVar[int] = 1  # a visit of a layer lasts a multiple of so many generations
     wants: ClassVar[str] = "losses"  # or "example_losses" or "scores": what an Evaluation must hold beside the losses
 
     def __init__(
