@@ -141,7 +141,9 @@ class Run:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(f"resume: {str(path)!r} is missing or damaged") from error
         if known != data_checksum:
-            raise UserError(f"resume: the data, the model or the tokenizer of {str(self.folder)!r} have changed since it began")
+            raise UserError(
+                f"resume: the data, the model or the tokenizer of {str(self.folder)!r} have changed since it began"
+            )
 
     def rewrite(self, generation: int) -> None:
         """Make the files those of a run that goes on after a generation; what the log says after it is run again."""
