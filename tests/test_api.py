@@ -81,7 +81,9 @@ def without_cost(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_a_run_is_that_of_the_command(command: Command, tmp_path: Path, options: dict[str, Any]) -> None:
-    by_command = command.json("tune", "--model", model("masked"), *csv_files(tmp_path), *SMALL, "--output", tmp_path / "c")
+    by_command = command.json(
+        "tune", "--model", model("masked"), *csv_files(tmp_path), *SMALL, "--output", tmp_path / "c"
+    )
     run = dfolora.tune(**options)
     assert log(run.folder) == log(by_command["run"])
     mere = ("seconds", "run", "adapter")
@@ -369,7 +371,9 @@ def test_predictions_of_generated_answers(command: Command, tmp_path: Path) -> N
     found = command.json("evaluate", *flags, "--predictions", tmp_path / "says.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "says.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(lines) == found["examples"] == 5
-    assert all(isinstance(line["prediction"], str) and "the hall" in " ".join(line["gold"] + ["the hall"]) for line in lines)
+    assert all(
+        isinstance(line["prediction"], str) and "the hall" in " ".join(line["gold"] + ["the hall"]) for line in lines
+    )
     assert {"index", "prediction", "gold"} == set(lines[0])
     exact = sum(line["prediction"].lower() in [gold.lower() for gold in line["gold"]] for line in lines)
     assert found["metrics"]["em"] >= 100 * exact / 5

@@ -223,7 +223,7 @@ def test_changed_data_are_refused(command: Command, tmp_path: Path) -> None:
     for name in ("dev.csv", "train.csv"):
         file = tmp_path / name
         before = file.read_text(encoding="utf-8")
-        for old, new in (("film", "music"), (',1\n', ',0\n')):
+        for old, new in (("film", "music"), (",1\n", ",0\n")):
             assert old in before
             file.write_text(before.replace(old, new, 1), encoding="utf-8")
             assert "changed" in refused(command, run)

@@ -265,7 +265,7 @@ def test_a_repeated_line_of_another_size() -> None:
     search, z = Search.__new__(Search), torch.zeros(4, 2)
     search._ask = lambda before: (0, z)  # type: ignore[method-assign]
     line = Line(generation=1, checksum=checksum(z), losses=[1.0, 2.0, 3.0])
-    with pytest.raises(UserError, match="^resume: generation 1 has 3 losses for 4 candidates"):
+    with pytest.raises(UserError, match=r"^resume: generation 1 has 3 losses for 4 candidates"):
         search.repeat(Line(), line)
     line.checksum = checksum(z + 1)
     with pytest.raises(UserError, match="generation 1 is not the logged one"):
