@@ -117,8 +117,10 @@ def test_names_and_objects_are_the_same_run(tmp_path: Path, options: dict[str, A
     by_object = dfolora.tune(**options)
     assert without_cost(log(by_object.folder)) == without_cost(log(by_name.folder))
     assert by_object.scores["tuned"] == by_name.scores["tuned"]
-    again = dfolora.tune(**{**options, "output": str(tmp_path / "again")})  # the model is as it was given
+    again = dfolora.tune(**{**options, "output": str(tmp_path / "again")})  # what the first has tuned does not count
     assert without_cost(log(again.folder)) == without_cost(log(by_name.folder))
+    assert dfolora.evaluate(options["model"], task)["metrics"] == by_name.scores["zero_shot"]
+    assert dfolora.evaluate(options["model"], task, adapter=again.adapter)["metrics"] == by_name.scores["tuned"]
 
 
 def test_an_optimizer_of_ones_own(tmp_path: Path, options: dict[str, Any]) -> None:

@@ -181,6 +181,17 @@ def attach(language_model: LanguageModel, rank: int = 4, targets: Sequence[str] 
     return adapter
 
 
+def detach(language_model: LanguageModel) -> None:
+    """Take all LoRA modules off a model: it is as it was before ``attach`` or ``load``."""
+    model = language_model.model
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLayer):
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, module.get_base_layer())
+    if hasattr(model, "peft_config"):  # by which PEFT knows a model that it has changed
+        del model.peft_config
+
+
 def load(language_model: LanguageModel, folder: str) -> Adapter:
     """Load a saved LoRA adapter of this model.
 
