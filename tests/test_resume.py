@@ -18,13 +18,13 @@ from safetensors.torch import load_file, save_file
 from tiny_models import FIRST_ORDER, SMALL, Command, StopAt, csv_files, given, log, model
 
 import dfolora
+from dfolora import log as logs
 from dfolora.engine import Engine
+from dfolora.log import Line
 from dfolora.optimizers import optimizer_names
 from dfolora.problems.selection import Selection
 from dfolora.runs import folder as folders
-from dfolora.runs import log as logs
 from dfolora.runs.folder import Run
-from dfolora.runs.log import Line
 from dfolora.settings.build import tune_settings
 
 NAMES = [*optimizer_names(), "nevergrad:PSO", "nevergrad:DE"]

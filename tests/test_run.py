@@ -17,13 +17,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from dfolora import log as logs
 from dfolora.errors import UserError
+from dfolora.log import Line, checksum, finite
 from dfolora.runs import files, folder
-from dfolora.runs import log as logs
 from dfolora.runs.card import model_card
 from dfolora.runs.files import file_hash, read_tensors, write_tensors, write_text
 from dfolora.runs.folder import Run
-from dfolora.runs.log import Line, checksum, finite
 from dfolora.runs.progress import Display, progress_line
 from dfolora.settings.build import saved, tune_settings
 from dfolora.settings.methods import SearchSettings

@@ -243,9 +243,7 @@ def test_python_yaml_and_flags_are_equal(
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump({"method": method, **values, **own}), encoding="utf-8")
     assert tune_settings(**read_yaml(file)) == expected
-    assert tune_settings(**{name: as_written(value) for name, value in {"method": method, **values, **own}.items()}) == (
-        expected
-    )
+    assert tune_settings(method=method, **{n: as_written(value) for n, value in {**values, **own}.items()}) == expected
     assert tune_settings(**yaml.safe_load(yaml.safe_dump(saved(expected)))) == expected
 
     asked: list[dict[str, Any]] = []

@@ -21,8 +21,8 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from dfolora import cli
+from dfolora.log import Line
 from dfolora.runs.listener import Listener
-from dfolora.runs.log import Line
 from dfolora.tasks import get_task, task_names
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
