@@ -168,7 +168,7 @@ def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
         run.begin(checksum)
     else:
         run = Run.create(settings, language_model.device, checksum, measured)
-    listener.started(run)
+    listener.started(run, method.remark())
     try:
         last = _to_the_end(method, run, encoder, opened, listener)
         scores = _scores(method, run, last, opened, {"train": train, "dev": dev, settings.test_split: test})

@@ -107,6 +107,8 @@ def open_model(settings: ModelSettings) -> LanguageModel:
     """
     if isinstance(settings.model, LanguageModel):
         return settings.model
+    if not isinstance(settings.model, (str, Path)):
+        raise UserError(f"model: {settings.model!r} is no name, no folder and nothing that dfolora.load_model gives")
     return models.open_model(
         str(settings.model), kind=settings.kind, dtype=settings.dtype, device=settings.device,
         trust_remote_code=settings.trust_remote_code, quantize=settings.quantize,

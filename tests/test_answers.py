@@ -74,7 +74,7 @@ def test_objectives() -> None:
     scores = torch.tensor([[[-1.0], [-2.0]], [[-0.5], [torch.nan]]])
     objective = make_objective("cross-entropy", TASK)(EXAMPLES[:2])
     assert str(objective(scores, torch.zeros(2, dtype=torch.long)).mean(1).tolist()) == "[1.5, nan]"
-    with pytest.raises(UserError, match="^objective: hinge compares classes"):
+    with pytest.raises(UserError, match=r"^objective: hinge compares classes"):
         make_objective("hinge", TASK)
     with pytest.raises(UserError, match="unknown 'hing'"):
         make_objective("hing", TASK)
