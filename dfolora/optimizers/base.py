@@ -195,7 +195,7 @@ class Optimizer(ABC):
             UserError: the optimizer wants more than what is told.
         """
         losses = self._fitting(evaluation.losses if isinstance(evaluation, Evaluation) else evaluation)
-        told = evaluation if isinstance(evaluation, Evaluation) else Evaluation(torch.from_numpy(losses))
+        told = evaluation if isinstance(evaluation, Evaluation) else Evaluation(torch.from_numpy(losses.copy()))
         if getattr(told, self.wants) is None:
             raise UserError(
                 f"optimizer: {type(self).__name__} needs {_MISSING[self.wants]}; choose an objective of class scores, "
