@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dfolora.api import evaluate, problem, tune
     from dfolora.errors import UserError
-    from dfolora.models.load import load_model
+    from dfolora.models.load import load as load_model
     from dfolora.optimizers import Optimizer
-    from dfolora.register import register
+    from dfolora.registration import register
     from dfolora.runs.folder import Run
     from dfolora.runs.listener import Listener
     from dfolora.subspaces import Subspace
@@ -23,8 +23,8 @@ _PLACES = {
     "tune": "api",
     "evaluate": "api",
     "problem": "api",
-    "register": "register",
-    "load_model": "models.load",
+    "register": "registration",
+    "load_model": "models.load:load",
     "Run": "runs.folder",
     "Listener": "runs.listener",
     "Task": "task",
@@ -54,4 +54,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    module, _, attribute = _PLACES[name].partition(":")
+    return getattr(import_module(f"{__name__}.{module}"), attribute or name)

@@ -23,7 +23,7 @@ from dfolora.errors import UserError, unknown
 from dfolora.task import Example
 
 from .draw import fill, kshot, kshot_groups
-from .reading import Row, read_rows
+from .reading import Row, path_of, read_rows
 
 SPLITS = {"train": "train", "dev": "dev", "dev32": "dev", "val": "test", "validation": "test", "test": "test"}
 SUFFIXES = (".tsv", ".jsonl", ".csv")
@@ -113,7 +113,7 @@ class Dataset:
 
     def home(self, data: Path) -> tuple[Path, Path | None]:
         """The dataset's folder at or below ``data``; and ``data`` itself where it is one few-shot split's folder."""
-        data = data.expanduser()
+        data = path_of("data", data)
         if not data.is_dir():
             raise UserError(f"data: {str(data)!r}: there is no such folder")
         names = {folder.lower() for folder in self.folders}

@@ -15,7 +15,7 @@ from dfolora.task import KINDS, Example, Measure, Prompt, Task
 from .common import Source, split_name
 from .draw import kshot, kshot_groups
 from .metrics import accuracy, accuracy_and_macro_f1, squad
-from .reading import read_rows, text
+from .reading import path_of, read_rows, text
 from .words import Words, class_of, parse_label_words
 
 RESERVED = ("mask", "choice")
@@ -189,7 +189,7 @@ def with_prompt(task: Task, template: str = "", label_words: Words = "", shorten
 
 
 def _file(option: str, file: Path | str) -> Path:
-    path = Path(file).expanduser()
+    path = path_of(option, file)
     if not path.is_file():
         raise UserError(f"{option}: {str(file)!r} is no file")
     return path

@@ -14,6 +14,20 @@ Row = tuple[str, Mapping[str, Any]]
 """Where a record stands (``file:line``), and the record."""
 
 
+def path_of(option: str, text: Path | str) -> Path:
+    """The path that an option gives, ``~`` resolved.
+
+    Raises:
+        UserError: it is none: too long, of an unknown user, or with a zero byte.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()  # says what cannot be a path here
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{option}: {str(text)[:100]!r} is no path that can be looked up ({error!s:.100})") from None
+    return path
+
+
 def lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield ``(where, line)``, without empty lines and without a byte order mark.
 

@@ -12,9 +12,10 @@ from plain_reading import farthest, one_by_one
 from tiny_questions import model, record
 from toy_tokenizers import gpt2_like, toy
 
-from dfolora import load_model, rows_loss
+from dfolora import load_model
 from dfolora.engine import Engine
 from dfolora.errors import UserError
+from dfolora.methods.full_parameter import rows_loss
 from dfolora.models import adapter as adapters
 from dfolora.models import load as models
 from dfolora.models.adapter import Adapter
@@ -23,7 +24,7 @@ from dfolora.problems.answers import Answers, stop_tokens
 from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.objectives import likelihood, make_objective
 from dfolora.problems.selection import Selection
-from dfolora.runs.folder import Generation
+from dfolora.runs.log import Line
 from dfolora.task import Example
 from dfolora.tasks.squad import TASK, examples
 
@@ -51,7 +52,7 @@ def test_the_loss_is_that_of_the_answers_tokens(reader: tuple[LanguageModel, Ada
     rows, labels = scorer.encode(EXAMPLES), scorer.labels(EXAMPLES)
     scores = Engine(adapter, rows).incumbent_scores()
     assert scores.shape == (4, 1)
-    assert float(likelihood(scores[None], labels)) == pytest.approx(expected, rel=1e-5)
+    assert float(likelihood(scores[None], labels).mean()) == pytest.approx(expected, rel=1e-5)
     assert float(rows_loss(load_model(model("gpt2")), rows, labels)()) == pytest.approx(expected, rel=1e-5)
 
 
@@ -64,17 +65,19 @@ def test_a_population_reads_as_one_by_one(reader: tuple[LanguageModel, Adapter, 
     }
     scores = Engine(adapter, rows).scores(factors)
     assert farthest(scores, one_by_one(adapter, rows, factors)) < 1e-3
-    assert likelihood(scores, scorer.labels(EXAMPLES)).tolist() == pytest.approx((-scores).mean((1, 2)).tolist())
+    assert likelihood(scores, scorer.labels(EXAMPLES)).mean(1).tolist() == pytest.approx(
+        (-scores).mean((1, 2)).tolist()
+    )
 
 
 def test_objectives() -> None:
     scores = torch.tensor([[[-1.0], [-2.0]], [[-0.5], [torch.nan]]])
-    objective = make_objective("cross-entropy", lambda _: 0.0, generates=True)
-    assert str(objective(scores, torch.zeros(2, dtype=torch.long)).tolist()) == "[1.5, nan]"
-    with pytest.raises(UserError, match="--objective: hinge compares classes"):
-        make_objective("hinge", lambda _: 0.0, generates=True)
+    objective = make_objective("cross-entropy", TASK)(EXAMPLES[:2])
+    assert str(objective(scores, torch.zeros(2, dtype=torch.long)).mean(1).tolist()) == "[1.5, nan]"
+    with pytest.raises(UserError, match=r"^objective: hinge compares classes"):
+        make_objective("hinge", TASK)
     with pytest.raises(UserError, match="unknown 'hing'"):
-        make_objective("hing", lambda _: 0.0, generates=True)
+        make_objective("hing", TASK)
 
 
 def test_an_example_without_gold(reader: tuple[LanguageModel, Adapter, PromptEncoder]) -> None:
@@ -135,9 +138,9 @@ def test_a_broken_adapter_is_not_kept(reader: tuple[LanguageModel, Adapter, Prom
     """However good its answers are: all of them are luck."""
     _, adapter, scorer = reader
     selection = Selection(adapter, scorer, EXAMPLES)
-    lines = [Generation(i, i, 0, "", [], i, 0, 0, 0.0) for i in range(3)]
-    selection.measure(lines[0])
-    selection.best = lines[0]
+    lines = [Line(generation=i, sweep=i, evaluations=i) for i in range(3)]
+    selection.begin(lines[0])
+    assert selection.best is lines[0]
     assert lines[0].dev is not None
     assert lines[0].dev["loss"] > 0
     name = next(iter(adapter.layers[0].modules))

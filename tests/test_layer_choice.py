@@ -57,6 +57,6 @@ def test_the_other_rules() -> None:
 @pytest.mark.parametrize("rule", ["importance", "last", "random"])
 def test_the_least_share_is_named(rule: str) -> None:
     costs = Costs([4.0, 3.0, 2.0, 1.0], [0.0] * 4)
-    with pytest.raises(UserError, match=r"--rho: 0.2 holds no layer at all; one takes 0.25 of"):
+    with pytest.raises(UserError, match=r"^rho: 0.2 holds no layer at all; one takes 0.25 of"):
         choose(rule, [1.0] * 4, costs, 0.2, 0)
     assert choose(rule, [1.0] * 4, costs, 0.25, 0) == [3]

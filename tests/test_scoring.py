@@ -127,7 +127,7 @@ def test_a_task_without_a_prompt_for_the_kind() -> None:
     causal_only = Task("toy", (), {"causal": Prompt("{text} {mask}", WORDS)}, load=list, measure=lambda *_: {})
     with pytest.raises(UserError, match="'toy' has no prompt for a masked model, only causal"):
         PromptEncoder(it.language_model, causal_only)
-    with pytest.raises(UserError, match="neither label words nor choices"):
+    with pytest.raises(UserError, match="example 0: it has no choices, and there are no label words"):
         scorer(roberta_like, words=None).encode([text("the film")])
 
 

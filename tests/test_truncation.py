@@ -49,7 +49,7 @@ def test_causal_answers_are_counted_in_the_limit() -> None:
 
 def test_what_cannot_be_cut_is_refused() -> None:
     it = scorer(roberta_like, max_length=5)
-    with pytest.raises(UserError, match="--max-length: 5 tokens cannot hold"):
+    with pytest.raises(UserError, match="example 0: max_length: 5 tokens cannot hold its prompt"):
         it.encode([text("the film")])
     nothing = scorer(roberta_like, max_length=12, shorten="")
     with pytest.raises(UserError, match="'none' cut"):

@@ -21,6 +21,8 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from dfolora import cli
+from dfolora.runs.listener import Listener
+from dfolora.runs.log import Line
 from dfolora.tasks import get_task, task_names
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -148,12 +150,34 @@ class Command:
         self.out, self.err = self.capsys.readouterr()
         return code
 
+    @property
+    def said(self) -> list[str]:
+        """The lines of standard error but for those that name what is waited for."""
+        return [line for line in self.err.splitlines() if not line.startswith(("loading ", "measuring ", "scoring "))]
+
     def json(self, *arguments: object) -> dict[str, Any]:
         """The object that a successful call with ``--json`` prints, and nothing else."""
         assert self(*arguments, "--json") == 0, self.err
         assert self.out.count("\n") == 1
         found: dict[str, Any] = json.loads(self.out)
         return found
+
+
+def given(flags: Sequence[object]) -> dict[str, Any]:
+    """Flags, each with a value, as keyword arguments of ``dfolora.tune``."""
+    pairs = [str(flag) for flag in flags]
+    return {name[2:].replace("-", "_"): value for name, value in zip(pairs[::2], pairs[1::2], strict=True)}
+
+
+class StopAt(Listener):
+    """Interrupts a run once a generation is in its log, as Ctrl-C would."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+
+    def progress(self, line: Line, best: Line) -> None:
+        if line.generation == self.generation:
+            raise KeyboardInterrupt
 
 
 class Tune:

@@ -133,7 +133,10 @@ def _model(config: BenchSettings, dtype: str) -> LanguageModel:
     if config.shape:
         device = models.pick_device(config.device)
         return cases.build(config.shape, models.pick_dtype(dtype, device), device)
-    return models.load(config.model, config.kind, dtype, config.device, config.trust_remote_code, config.quantize)
+    return models.load(
+        config.model, kind=config.kind, dtype=dtype, device=config.device,
+        trust_remote_code=config.trust_remote_code, quantize=config.quantize,
+    )  # fmt: skip
 
 
 def _batches(config: BenchSettings, language_model: LanguageModel) -> list[Rows]:

@@ -135,7 +135,10 @@ class Engine(BatchRunner):
         Raises:
             UserError: they differ with nothing saved, too.
         """
-        refused(self.adapter, self.single_rows).update(saving_to_leave_out(self, as_edits(edits)))
+        names = saving_to_leave_out(self, as_edits(edits))
+        if names:
+            refused(self.adapter, self.single_rows).update(names)
+            self.use(self.savings)
 
     def module_forwards(
         self, edits: Mapping[str, Edit], shared: frozenset[str], copies: int

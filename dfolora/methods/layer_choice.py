@@ -52,7 +52,7 @@ def choose(rule: str, importance: Sequence[float], costs: Costs, rho: float, see
     from_the_head = sorted(range(len(costs.own)), key=lambda layer: costs.reach[layer])
     cheapest = min(costs.of([layer]) for layer in from_the_head) / costs.whole
     if cheapest * costs.whole > most:
-        raise UserError(f"--rho: {rho} holds no layer at all; one takes {cheapest:.3g} of a whole backward pass")
+        raise UserError(f"rho: {rho} holds no layer at all; one takes {cheapest:.3g} of a whole backward pass")
     if rule == "importance":
         return sorted(_most_important(from_the_head, importance, costs, most))
     order = list(from_the_head)

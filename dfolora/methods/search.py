@@ -61,6 +61,16 @@ class Search(Method[AdapterProblem]):
         self._workers: Executor | None = None
         self._asked: tuple[int, Tensor] | None = None
 
+    def remark(self) -> str:
+        reached = -(-(self.budget // self.size) // self.visit)
+        parts = len(self.optimizers)
+        if reached >= parts:
+            return ""
+        return (
+            f"a budget of {self.budget} evaluations moves the first {reached} of {parts} layers only; "
+            f"one sweep takes {parts * self.visit * self.size}"
+        )
+
     def step(self, before: Line) -> Step:
         part, z = self._ask(before)
         optimizer = self.optimizers[part]

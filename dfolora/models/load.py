@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -14,9 +17,10 @@ import transformers
 from torch import nn
 
 from dfolora.errors import UserError, unknown
+from dfolora.models.probe import needed
 from dfolora.task import KINDS, Kind
 
-_AUTO_CLASSES = {
+_AUTO_CLASSES: dict[Kind, Any] = {
     "masked": transformers.AutoModelForMaskedLM,
     "causal": transformers.AutoModelForCausalLM,
     "seq2seq": transformers.AutoModelForSeq2SeqLM,
@@ -28,14 +32,16 @@ QUANTIZATIONS = ("8bit", "4bit")
 
 @dataclass
 class LanguageModel:
-    """A loaded model with what is needed to ask it something.
+    """A model with what is needed to ask it something.
 
     Attributes:
-        model: the unmodified ``transformers`` model, in evaluation mode, gradients off.
+        model: the unmodified ``transformers`` model, in evaluation mode, gradients off. Before ``read_weights`` it may
+            be a skeleton without weights, on torch's device ``meta``.
         tokenizer: its tokenizer; it pads on the right and has a pad token.
         kind: how it is asked (``dfolora.task.Kind``).
         name: hub id or folder, as the user gave it.
         pooling: how a sentence encoder's token states (R, T, H) become one vector: ``mean`` or ``cls``.
+        reader: reads the weights; None: they are there.
     """
 
     model: Any
@@ -43,10 +49,27 @@ class LanguageModel:
     kind: Kind
     name: str
     pooling: str = "mean"
+    reader: Callable[[], Any] | None = field(default=None, repr=False)
+
+    def read_weights(self) -> LanguageModel:
+        """Put the weights in where they are not there yet, and return the same object.
+
+        Raises:
+            UserError: they cannot be read, or some that the answers depend on are missing.
+        """
+        if self.reader is not None:
+            self.model = self.reader().eval().requires_grad_(False)
+            self.reader = None
+        return self
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids that the model has embeddings for: 0 up to this, which it does not reach."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
     def max_length(self) -> int:
@@ -65,59 +88,159 @@ class LanguageModel:
 
 
 def load(
-    name: str, kind: str = "auto", dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False,
-    quantize: str = "",
+    model: str | Path | nn.Module, tokenizer: Any = None, *, kind: str = "auto", dtype: str = "auto",
+    device: str = "auto", trust_remote_code: bool = False, quantize: str = "",
 ) -> LanguageModel:  # fmt: skip
-    """Load a hub id or a local folder with ``from_pretrained``; only safetensors weights are read.
+    """Load a hub id or a local folder with ``from_pretrained``, or take a model and tokenizer that are loaded.
 
     Args:
-        name: hub id or folder.
+        model: hub id, folder, or a ``transformers`` model in memory, which then is put in evaluation mode.
+        tokenizer: of a model in memory.
         kind: one of ``dfolora.task.KINDS``, or ``auto``: what the config's architecture says.
-        dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto``: float32 on a CPU, bfloat16 on a GPU that has it.
-        device: a torch device, or ``auto``: the GPU where there is one.
+        dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto``: float32 on a CPU, bfloat16 on a GPU that has it; a
+            model in memory stays as it is.
+        device: a torch device, or ``auto``: the GPU where there is one; a model in memory stays where it is.
         trust_remote_code: let the repository's own Python code run.
         quantize: ``8bit`` or ``4bit``: keep the base weights so, by bitsandbytes; nothing: as they are.
 
     Raises:
-        UserError: the model cannot be found or loaded, or a name is unknown.
+        UserError: the model cannot be found or loaded, lacks weights that its answers depend on, or a name is unknown.
+    """
+    if not isinstance(model, nn.Module):
+        if tokenizer is not None:
+            raise UserError(f"tokenizer: {str(model)!r} comes with its own; give one only with a model in memory")
+        return open_model(
+            str(model), kind=kind, dtype=dtype, device=device, trust_remote_code=trust_remote_code, quantize=quantize
+        ).read_weights()
+    if tokenizer is None:
+        raise UserError("tokenizer: a model in memory needs one; give it as the second argument")
+    if quantize or trust_remote_code:
+        raise UserError("model: quantize and trust_remote_code are for models that are loaded here, not in memory")
+    if dtype != "auto":
+        model = model.to(pick_dtype(dtype, torch.device("cpu")))
+    return wrap(model if device == "auto" else model.to(pick_device(device)), tokenizer, kind)
+
+
+def open_model(
+    name: str, *, kind: str = "auto", dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False,
+    quantize: str = "",
+) -> LanguageModel:  # fmt: skip
+    """Load the config and tokenizer of a hub id or folder, and leave the weights for ``read_weights``.
+
+    What a prompt needs can be checked before gigabytes are read. The arguments are those of ``load``. Only safetensors
+    weights are read.
+
+    Raises:
+        UserError: as ``load``, but for what only the weights show.
     """
     torch_device = pick_device(device)
     torch_dtype = pick_dtype(dtype, torch_device)
     if kind != "auto" and kind not in KINDS:
-        raise unknown("--kind", kind, ["auto", *KINDS])
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise UserError(f"--model: there is no folder {name!r}; give a folder with config.json and model.safetensors")
-    path = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+        raise unknown("kind", kind, ["auto", *KINDS])
+    path = _path(name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     quantized = _quantization(quantize, torch_dtype, torch_device)
-    try:
+    with _refusing(name, ""):
         config = transformers.AutoConfig.from_pretrained(path, **options)
-        kind = kind_of(config) if kind == "auto" else kind
+    known = kind_of(config) if kind == "auto" else cast(Kind, kind)
+    with _refusing(name, known):
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
-        with quiet(), torch.random.fork_rng(devices=[]):
-            # What a checkpoint lacks, such as a pooler that nobody reads, is drawn anew: let it be the same each time.
-            torch.default_generator.manual_seed(0)
-            model = _AUTO_CLASSES[kind].from_pretrained(
-                path, dtype=torch_dtype, use_safetensors=True, **options, **quantized
-            )
-    except UserError:
-        raise
-    except Exception as error:  # the libraries raise whatever they like here; tokenizers and safetensors bare ones
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"--model: cannot load {name!r} as a {kind} model ({reason}); "
-            "give a Hugging Face id or a folder with config.json, tokenizer files and safetensors weights"
-        ) from error
     if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 2:
         # Without its files, transformers makes up a tokenizer that knows special tokens and nothing else.
-        raise UserError(f"--model: {name!r} comes without tokenizer files; add tokenizer.json to it")
-    return wrap(
-        model if quantized else model.to(torch_device),
-        tokenizer,
-        cast(Kind, kind),
-        name,
-        pooling=_pooling(path) if kind == "encoder" else "mean",
-    )
+        raise UserError(f"model: {name!r} comes without tokenizer files; add tokenizer.json to it")
+    _check_index(path, name)
+
+    def read() -> Any:
+        with _refusing(name, known):
+            # What a checkpoint lacks, such as a pooler that nobody reads, is drawn anew: the same each time.
+            with quiet(), torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(0)
+                model, found = _AUTO_CLASSES[known].from_pretrained(
+                    path, dtype=torch_dtype, use_safetensors=True, output_loading_info=True, **options, **quantized
+                )
+            _check_complete(model.eval(), found["missing_keys"], name, known)
+            return model if quantized else model.to(torch_device)
+
+    skeleton = _skeleton(config, known, options)
+    pooling = _pooling(path, name) if known == "encoder" else "mean"
+    opened = wrap(read() if skeleton is None else skeleton, tokenizer, known, name, pooling)
+    opened.reader = None if skeleton is None else read
+    return opened
+
+
+def _path(name: str) -> str:
+    """A folder's path, or the Hub's name where there is no such folder and it can be one."""
+    try:
+        folder = Path(name).expanduser()
+        if name and folder.is_dir():
+            return str(folder)
+    except (OSError, RuntimeError, ValueError):  # too long, of an unknown user, with a zero byte
+        pass
+    else:
+        if name and not name.startswith((".", "/", "~")) and len(name) < 200:
+            return name
+    raise UserError(f"model: there is no folder {name[:200]!r}; give one with config.json and model.safetensors")
+
+
+def _skeleton(config: Any, kind: Kind, options: dict[str, Any]) -> Any:
+    """The model without weights; None where it cannot be built so."""
+    try:
+        with quiet(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return _AUTO_CLASSES[kind].from_config(config, **options)
+    except Exception:  # of somebody's own model, or of no such kind: reading the weights will tell
+        return None
+
+
+@contextmanager
+def _refusing(name: str, kind: str) -> Iterator[None]:
+    """Whatever the libraries raise while they load, as one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # they raise whatever they like here; tokenizers and safetensors bare ones
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"model: cannot load {name!r}{' as ' + with_article(kind) + ' model' if kind else ''} ({reason:.300}); "
+            "give a Hugging Face id or a folder with config.json, tokenizer files and safetensors weights"
+        ) from error
+
+
+def with_article(kind: str) -> str:
+    """``a masked``, ``an encoder``."""
+    return ("an " if kind[:1] in "aeiou" else "a ") + kind
+
+
+def _check_complete(model: Any, missing: Iterable[str], name: str, kind: Kind) -> None:
+    """Refuse a checkpoint that lacks weights which answers depend on; a pooler that nobody reads may be missing."""
+    lacking = needed(model, sorted(missing))
+    if lacking is not None:
+        made_as = ", ".join(getattr(model.config, "architectures", None) or ["nothing in particular"])
+        raise UserError(
+            f"model: the checkpoint of {name!r} lacks weights that {with_article(kind)} model answers with, such as "
+            f"{lacking}; it was saved as {made_as}; choose another kind or another checkpoint"
+        )
+
+
+def _check_index(path: str, name: str) -> None:
+    """Refuse an index of weight files that names others than safetensors beside it: a pickle can run code."""
+    try:
+        file = transformers.utils.cached_file(
+            path, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False
+        )
+    except Exception:  # no network to ask, or nothing there: loading will say it
+        return
+    if file is None:
+        return
+    try:
+        files = set(json.loads(Path(str(file)).read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"model: the model.safetensors.index.json of {name!r} cannot be read") from error
+    wrong = [
+        entry for entry in files if not isinstance(entry, str) or not entry.endswith(".safetensors") or "/" in entry
+    ]
+    if wrong:
+        raise UserError(f"model: only safetensors are read, but the index of {name!r} names {wrong[0]!s:.100}")
 
 
 def _quantization(name: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
@@ -125,26 +248,48 @@ def _quantization(name: str, dtype: torch.dtype, device: torch.device) -> dict[s
     if not name:
         return {}
     if name not in QUANTIZATIONS:
-        raise unknown("--quantize", name, QUANTIZATIONS)
+        raise unknown("quantize", name, QUANTIZATIONS)
     missing = [library for library in ("bitsandbytes", "accelerate") if importlib.util.find_spec(library) is None]
     if missing:
-        raise UserError(f"--quantize: {name} needs {' and '.join(missing)}; pip install 'dfolora[quantize]'")
+        raise UserError(f"quantize: {name} needs {' and '.join(missing)}; pip install 'dfolora[quantize]'")
     config = transformers.BitsAndBytesConfig(
         load_in_8bit=name == "8bit", load_in_4bit=name == "4bit", bnb_4bit_compute_dtype=dtype
     )
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def wrap(model: nn.Module, tokenizer: Any, kind: Kind, name: str = "", pooling: str = "mean") -> LanguageModel:
-    """Take a model that is already in memory: evaluation mode, no gradients, padding on the right."""
+def wrap(model: Any, tokenizer: Any, kind: str = "auto", name: str = "", pooling: str = "mean") -> LanguageModel:
+    """Take a model that is already in memory: evaluation mode, no gradients, padding on the right.
+
+    Raises:
+        UserError: its kind cannot be told, or it is to fill in masks and has no mask token.
+    """
+    if kind == "auto":
+        kind = _kind_of_model(model)
+    elif kind not in KINDS:
+        raise unknown("kind", kind, ["auto", *KINDS])
     model.eval().requires_grad_(False)
-    if tokenizer.pad_token_id is None:
-        # Padding is masked, so any token serves; the end token is the custom.
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    name = name or str(getattr(model, "name_or_path", "") or "")
+    found = LanguageModel(model, tokenizer, kind, name, pooling)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= found.vocabulary:
+        # Padding is masked, so any token with an embedding serves; the end token is the custom.
+        end = tokenizer.eos_token_id
+        usual = end is not None and end < found.vocabulary
+        tokenizer.pad_token = tokenizer.eos_token if usual else tokenizer.convert_ids_to_tokens(0)
     tokenizer.padding_side = "right"
-    if kind == "masked" and tokenizer.mask_token_id is None:
-        raise UserError(f"--model: {name!r} has no mask token in its tokenizer; use --kind causal or encoder")
-    return LanguageModel(model, tokenizer, kind, name, pooling)
+    if kind == "masked" and (tokenizer.mask_token_id is None or tokenizer.mask_token_id >= found.vocabulary):
+        where = "tokenizer" if tokenizer.mask_token_id is None else "embedding"
+        raise UserError(f"model: {name!r} has no mask token in its {where}; use kind causal or encoder")
+    return found
+
+
+def _kind_of_model(model: Any) -> Kind:
+    """By the class itself; its config may say nothing, or what it was made from."""
+    known = {"architectures": [type(model).__name__], "is_encoder_decoder": model.config.is_encoder_decoder}
+    try:
+        return kind_of(SimpleNamespace(**known))
+    except UserError:
+        return kind_of(model.config)
 
 
 def kind_of(config: Any) -> Kind:
@@ -160,7 +305,7 @@ def kind_of(config: Any) -> Kind:
         if name.endswith("Model"):
             return "encoder"
     raise UserError(
-        f"--kind: cannot tell the kind of a model from architectures={names}; say --kind "
+        f"kind: cannot tell the kind of a model from its architectures, {', '.join(names) or 'none'}; say kind "
         + ", ".join(KINDS[:-1])
         + f" or {KINDS[-1]}"
     )
@@ -173,7 +318,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device: {name!r} cannot be used here; use auto, cpu, cuda or cuda:N") from error
+        raise UserError(f"device: {name!r} cannot be used here; use auto, cpu, cuda or cuda:N") from error
     return device
 
 
@@ -181,17 +326,27 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     if name not in DTYPES:
-        raise unknown("--dtype", name, ["auto", *DTYPES])
+        raise unknown("dtype", name, ["auto", *DTYPES])
     return DTYPES[name]
 
 
-def _pooling(path: str) -> str:
+def _pooling(path: str, name: str) -> str:
     """A sentence-transformers folder says in 1_Pooling/config.json how it pools; everything else gets the mean."""
     try:
         file = transformers.utils.cached_file(path, "1_Pooling/config.json")
     except OSError:  # not there, or no network to ask
         return "mean"
-    return "cls" if json.loads(Path(str(file)).read_text(encoding="utf-8")).get("pooling_mode_cls_token") else "mean"
+    try:
+        says = json.loads(Path(str(file)).read_text(encoding="utf-8"))
+        modes = [
+            key.removeprefix("pooling_mode_") for key, value in says.items() if key[:13] == "pooling_mode_" and value
+        ]
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"model: the 1_Pooling/config.json of {name!r} is not a JSON object") from error
+    pooling = {(): "mean", ("mean_tokens",): "mean", ("cls_token",): "cls"}.get(tuple(modes))
+    if pooling is None:
+        raise UserError(f"model: {name!r} pools by {', '.join(modes)}; only mean_tokens or cls_token alone are known")
+    return pooling
 
 
 class quiet:

@@ -30,23 +30,26 @@ def blocks_run(model: Any) -> set[str] | None:
     return run
 
 
-def needed(model: Any, names: Iterable[str]) -> list[str]:
-    """Those of the named parameters that the model's output depends on: it is another when they are.
+def needed(model: Any, names: Iterable[str]) -> str | None:
+    """The first of the named parameters that the model's output depends on: it is another when they are.
 
     Args:
         model: in evaluation mode; it is left as it was.
         names: of parameters; what is none, such as a buffer, is left out.
+
+    Returns:
+        its name; None: the output depends on none of them.
     """
     parameters = dict(model.named_parameters())
     chosen = {name: parameters[name] for name in names if name in parameters}
     if not chosen:
-        return []
+        return None
     ids = _tokens(model)[None]
     try:
         before = _forward(model, ids)
-        return [name for name, parameter in chosen.items() if _changes(model, ids, before, parameter)]
+        return next((name for name, parameter in chosen.items() if _changes(model, ids, before, parameter)), None)
     except Exception:  # it does not read two tokens plainly: be careful, but a pooler is never read here
-        return [name for name in chosen if "pooler" not in name.split(".")]
+        return next((name for name in chosen if "pooler" not in name.split(".")), None)
 
 
 def _changes(model: Any, ids: Tensor, before: Tensor, parameter: nn.Parameter) -> bool:

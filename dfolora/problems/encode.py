@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,8 +10,10 @@ import torch
 
 from dfolora.engine import Rows
 from dfolora.errors import UserError
-from dfolora.models.load import LanguageModel
-from dfolora.task import Example, Prompt, Task
+from dfolora.models.load import LanguageModel, with_article
+from dfolora.problems.answer_tokens import AnswerTokens
+from dfolora.task import Example, Kind, Prompt, Task
+from dfolora.template import before, fill, names, without
 
 SENTINEL = "<extra_id_0>"  # what T5 was trained to fill in
 
@@ -28,7 +28,7 @@ class _Row:
 
 
 class PromptEncoder:
-    """Turns a task's examples into what the engine runs, for one model.
+    """Turns a task's examples into what the engine runs, for one model, whose weights need not be there yet.
 
     Attributes:
         prompt: the task's prompt for this kind of model.
@@ -39,7 +39,7 @@ class PromptEncoder:
         """Check the prompt against the tokenizer.
 
         Args:
-            language_model: model and tokenizer.
+            language_model: model and tokenizer; ``models.load.open_model`` gives enough of it.
             task: its prompt for ``language_model.kind`` is used.
             max_length: 0 means what the model has positions for, 512 at most.
 
@@ -51,19 +51,19 @@ class PromptEncoder:
         self.kind = language_model.kind
         if self.kind not in task.prompts:
             raise UserError(
-                f"--task: {task.name!r} has no prompt for a {self.kind} model, only {', '.join(task.prompts)}"
+                f"task: {task.name!r} has no prompt for {with_article(self.kind)} model, only {', '.join(task.prompts)}"
             )
         self.task = task
-        self.prompt: Prompt = task.prompts[self.kind]
+        self.prompt = _checked_prompt(task.prompts[self.kind], self.kind)
         limit = language_model.max_length
         if max_length > limit:
-            raise UserError(f"--max-length: {max_length} is more than the {limit} positions of {language_model.name!r}")
+            raise UserError(f"max_length: {max_length} is more than the {limit} positions of {language_model.name!r}")
         self.max_length = max_length or min(limit, 512)
-        self._check_template()
         if self.kind == "seq2seq" and self.tokenizer.convert_tokens_to_ids(SENTINEL) == self.tokenizer.unk_token_id:
             self.slot = ""  # not pretrained with sentinels: the whole answer comes from the decoder
         else:
             self.slot = {"masked": self.tokenizer.mask_token, "seq2seq": SENTINEL}.get(self.kind, "")
+        self.words = AnswerTokens(self.tokenizer, self.kind)
         self.label_tokens = self._label_tokens()
 
     def encode(self, examples: Sequence[Example]) -> Rows:
@@ -75,25 +75,57 @@ class PromptEncoder:
         Returns:
             Rows on the CPU; with label words one row an example, with choices one a choice, for a sentence encoder
             also one a label sentence.
+
+        Raises:
+            UserError: as ``check``.
         """
         rows: list[_Row] = []
-        examples = [self._taught(example) for example in examples]
         for index, example in enumerate(examples):
-            if self.kind == "encoder":
-                rows.append(self._sentence(self._fit(example, self._render, 0), (index, -1)))
-            if self.label_tokens is not None:
-                rows.append(self._word_row(example, index))
-            elif example.choices is not None and self.prompt.words is None:
-                classes = example.choice_class or tuple(range(len(example.choices)))
-                for choice, owner in zip(example.choices, classes, strict=True):
-                    rows.append(self._choice_row(example, choice, (index, owner)))
+            rows += self._rows(example, index)
         if self.kind == "encoder" and self.prompt.words is not None:
-            rows += [self._sentence(self._ids(word), (-1, c)) for c, word in enumerate(self.prompt.words)]
-        return self._batch(rows, [self._class_count(example) for example in examples])
+            sentences = [self._ids(word)[: self.max_length] for word in self.prompt.words]
+            rows += [self._sentence(ids, (-1, c)) for c, ids in enumerate(sentences)]
+        return self._batch(rows, [self._class_count(example) for example in map(self._taught, examples)])
 
     def check(self, examples: Sequence[Example]) -> None:
-        for example in examples:
-            self._fit(example, self._render, 0)
+        """Encode examples and keep nothing, so that a bad one is met before a search rather than after it.
+
+        Raises:
+            UserError: an example that lacks a field or choices, is too long although its ``shorten`` field is cut, or
+                has tokens that the model has no embeddings for. It names the example: its file and line, its place in
+                a list, or which one of these it is, from 0.
+        """
+        for index, example in enumerate(examples):
+            self._rows(example, index)
+
+    def _rows(self, example: Example, index: int) -> list[_Row]:
+        """The rows of one example; every error says which example it is."""
+        try:
+            rows = self._rows_of(self._taught(example), index)
+            most = max((token for row in rows for token in (*row.ids, *row.targets, *row.decoder)), default=0)
+            if most >= self.language_model.vocabulary:
+                token = self.tokenizer.convert_ids_to_tokens(most)
+                raise UserError(
+                    f"the tokenizer of {self.language_model.name!r} has {token!r} (token {most}), for which the model "
+                    f"has no embedding: it has {self.language_model.vocabulary}"
+                )
+        except UserError as error:
+            raise UserError(f"{example.where or f'example {index}'}: {error}") from None
+        return rows
+
+    def _rows_of(self, example: Example, index: int) -> list[_Row]:
+        if self.label_tokens is not None:
+            return [self._word_row(example, index)]
+        rows = []
+        if self.kind == "encoder":
+            rows.append(self._sentence(self._fit(example, self._render, 0), (index, -1)))
+        if self.prompt.words is None:
+            if example.choices is None:
+                raise UserError("it has no choices, and there are no label words")
+            classes = example.choice_class or tuple(range(len(example.choices)))
+            for choice, owner in zip(example.choices, classes, strict=True):
+                rows.append(self._choice_row(example, choice, (index, owner)))
+        return rows
 
     def prompts(self, examples: Sequence[Example]) -> list[list[int]]:
         """Token ids of what is left of the answer, by example: what a causal model generates from."""
@@ -108,14 +140,13 @@ class PromptEncoder:
         if not self.task.new_tokens:
             return example
         if not example.gold:
-            raise UserError(f"--task: an example of {self.task.name!r} has no gold text; generating needs at least one")
+            raise UserError("it has no gold text; an answer that is generated needs at least one")
         return replace(example, choices=example.gold[:1], choice_class=None, label=0)
 
     def _class_count(self, example: Example) -> int:
         if self.prompt.words is not None:
             return len(self.prompt.words)
-        if example.choices is None:
-            raise UserError(f"--task: {self.task.name!r} has neither label words nor choices for its examples")
+        assert example.choices is not None  # or its rows could not have been made
         return max(example.choice_class) + 1 if example.choice_class else len(example.choices)
 
     # -- rows -----------------------------------------------------------------------------------------------------
@@ -131,10 +162,10 @@ class PromptEncoder:
         return _Row(ids, [len(decoder) - 1], [], (index, -1), decoder)
 
     def _choice_row(self, example: Example, choice: str, owner: tuple[int, int]) -> _Row:
-        text = self.prompt.answer.format(choice=choice, **example.fields)
+        text = fill(self.prompt.answer, {**example.fields, "choice": choice})
         if self.kind == "encoder":
             return self._sentence(self._ids(text)[: self.max_length], owner)
-        answer = self._answer_tokens(text)
+        answer = self.words.tokens(text, fill(before(self.prompt.template, "mask"), example.fields))
         if self.kind == "masked":
 
             def render(fields: Mapping[str, str]) -> str:
@@ -183,11 +214,11 @@ class PromptEncoder:
     def _render(self, fields: Mapping[str, str]) -> str:
         template, end = self.prompt.template, ""
         if self.kind == "causal":
-            template = template.split("{mask}")[0].rstrip(" ")
+            template = before(template, "mask").rstrip(" ")
             end = template[len(template.rstrip("\n")) :]  # an answer on a line of its own
         # A mask token inside somebody's text would be taken for the answer position.
         clean = {name: text.replace(self.slot, " ") if self.slot else text for name, text in fields.items()}
-        return template.format(mask=self.slot, **clean).strip() + end
+        return fill(template, {**clean, "mask": self.slot}).strip() + end
 
     def _fit(self, example: Example, render: Any, reserve: int) -> list[int]:
         """Token ids of the rendered example, its ``shorten`` field cut until they and ``reserve`` more fit."""
@@ -200,25 +231,25 @@ class PromptEncoder:
             # Cut by characters in proportion to the excess, a little more each time round, at a word's end if
             # there is one: not every language puts spaces between words.
             text = fields[name]
-            tokens = max(1, len(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+            tokens = max(1, len(self.words.ids(text)))
             keep = int(len(text) * max(0.0, 1 - (len(ids) - limit + 1) / tokens))
             fields[name] = text[: min(keep, len(text) - 1)].rsplit(" ", 1)[0]
             ids = self._ids(render(fields))
         if len(ids) > limit:
             raise UserError(
-                f"--max-length: {self.max_length} tokens cannot hold the prompt of an example of {self.task.name!r} "
-                f"({len(ids) + reserve} tokens with field {name or 'none'!r} cut)"
+                f"max_length: {self.max_length} tokens cannot hold its prompt ({len(ids) + reserve} tokens with field "
+                f"{name or 'none'!r} cut)"
             )
         return ids
 
     def _ids(self, text: str) -> list[int]:
-        tokenizer = self.tokenizer
-        ids = list(tokenizer(text)["input_ids"])
-        if self.kind == "causal" and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
-            # Some tokenizers end a text with the end token; the answer is to be predicted from the text itself.
-            ids = ids[:-1]
+        ids = self.words.ids(text, special=True)
+        end = self.words.end
+        if self.kind == "causal" and end and len(ids) > len(end) and ids[-len(end) :] == end:
+            # What the tokenizer ends every text with: the answer is to be predicted from the text itself.
+            ids = ids[: -len(end)]
         # Some give nothing at all for an empty text; a row is read at a token, so it has one.
-        blank = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        blank = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
         return ids or [next(token for token in blank if token is not None)]
 
     def _decoder_start(self) -> list[int]:
@@ -227,54 +258,42 @@ class PromptEncoder:
         start: int = next((token for token in known if token is not None), self.tokenizer.pad_token_id)
         return [start, self.tokenizer.convert_tokens_to_ids(SENTINEL)] if self.slot else [start]
 
-    def _answer_tokens(self, answer: str) -> list[int]:
-        """Tokens of an answer as it stands in the template: behind a space, if there is one, or at a line's start."""
-        before = self.prompt.template.split("{mask}")[0]
-        if self.kind == "causal" and before.endswith("\n"):
-            # Tokens behind the line's end: SentencePiece begins a text with a space, which is not there.
-            line, both = (self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("\n", "\n" + answer))
-            if both[: len(line)] == line:
-                return list(both[len(line) :])
-        spaced = before.endswith((" ", "\n")) or (self.kind == "causal" and bool(before))
-        ids = list(self.tokenizer((" " if spaced else "") + answer, add_special_tokens=False)["input_ids"])
-        # SentencePiece gives a text that starts with a space a piece of its own for it.
-        pieces = self.tokenizer.convert_ids_to_tokens(ids)
-        return ids[1:] if len(ids) > 1 and pieces[0] == "▁" else ids
-
     def _label_tokens(self) -> list[int] | None:
         if self.kind == "encoder" or self.prompt.words is None:
             return None
         tokens = []
+        stands_after = before(self.prompt.template, "mask")
         for word in self.prompt.words:
-            ids = self._answer_tokens(word)
+            ids = self.words.tokens(word, stands_after)
             if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
                 pieces = self.tokenizer.convert_ids_to_tokens(ids)
                 what = f"is {len(ids)} tokens {pieces}" if len(ids) != 1 else "is unknown"
                 raise UserError(
-                    f"--label-words: {word!r} {what} to the tokenizer of {self.language_model.name!r}; "
+                    f"label_words: {word!r} {what} to the tokenizer of {self.language_model.name!r}; "
                     "choose words that are one token each"
                 )
             tokens.append(ids[0])
         if len(set(tokens)) < len(tokens):
-            raise UserError(f"--label-words: two of {', '.join(self.prompt.words)} are the same token; choose others")
+            raise UserError(f"label_words: two of {', '.join(self.prompt.words)} are the same token; choose others")
+        if max(tokens) >= self.language_model.vocabulary:
+            word = self.prompt.words[tokens.index(max(tokens))]
+            raise UserError(f"label_words: {word!r} is a token that {self.language_model.name!r} has no embedding for")
         return tokens
 
-    def _check_template(self) -> None:
-        template = self.prompt.template
-        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-        masks = names.count("mask")
-        if self.kind == "encoder":
-            if masks:
-                self.prompt = Prompt(
-                    re.sub(r"\s*\{mask\}\s*", " ", template).strip(), self.prompt.words, self.prompt.answer
-                )
-            return
-        if masks != 1:
-            raise UserError(
-                f"--template: {template!r} has {masks} {{mask}} and needs exactly one, where the answer stands"
-            )
-        if self.kind == "causal" and any(n != "mask" for n in names[names.index("mask") :]):
-            raise UserError(
-                f"--template: {template!r} has a field after {{mask}}; a causal model answers before it reads that, "
-                "so put {mask} last"
-            )
+
+def _checked_prompt(prompt: Prompt, kind: Kind) -> Prompt:
+    """A prompt whose template can serve a kind of model; a sentence encoder's has no ``{mask}``."""
+    template = prompt.template
+    found = names(template)
+    masks = found.count("mask")
+    names(prompt.answer)
+    if kind == "encoder":
+        return replace(prompt, template=without(template, "mask"))
+    if masks != 1:
+        raise UserError(f"template: {template!r} has {masks} {{mask}} and needs exactly one, where the answer stands")
+    if kind == "causal" and found[-1] != "mask":
+        raise UserError(
+            f"template: {template!r} has a field after {{mask}}; a causal model answers before it reads that, "
+            "so put {mask} last"
+        )
+    return prompt

@@ -133,7 +133,7 @@ class _File:
             raise self._error(event, f"lists and mappings may be {DEEPEST} deep")
 
     def _error(self, event: yaml.Event, reason: str) -> UserError:
-        return UserError(f"{self.where}, line {event.start_mark.line + 1}: {reason}")
+        return UserError(f"{self.where}, line {event.start_mark.line + 1}: {reason}")  # type: ignore[union-attr]
 
 
 def _scalar(event: yaml.ScalarEvent, whole: bool) -> Any:

@@ -14,12 +14,13 @@ from tiny_models import SMALL, Command, Tune, log, model
 
 from dfolora.engine import Engine
 from dfolora.errors import UserError
-from dfolora.methods import search as tuners
-from dfolora.problems.objectives import OBJECTIVE_NAMES
+from dfolora.methods.search import Search
+from dfolora.problems import problem as problems
+from dfolora.problems.objectives import REGISTRY as OBJECTIVES
 from dfolora.problems.selection import Selection
-from dfolora.runs.folder import Generation
+from dfolora.runs.log import Line, checksum
 from dfolora.settings.presets import PRESETS
-from dfolora.subspaces import subspace_names
+from dfolora.subspaces import REGISTRY as SUBSPACES
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def config_of(scores: dict[str, Any]) -> LoraConfig:
 
 
 @pytest.mark.parametrize("mode", ["layerwise", "joint"])
-@pytest.mark.parametrize("subspace", subspace_names())
+@pytest.mark.parametrize("subspace", SUBSPACES.names())
 def test_every_subspace(tune: Tune, subspace: str, mode: str) -> None:
     scores, lines = tune("--subspace", subspace, "--mode", mode)
     assert scores["subspace"] == subspace
@@ -46,7 +47,7 @@ def test_every_subspace(tune: Tune, subspace: str, mode: str) -> None:
     assert len({line["checksum"] for line in lines}) == 7
 
 
-@pytest.mark.parametrize("objective", [name for name in OBJECTIVE_NAMES if name != "likelihood"])
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES.names() if name != "likelihood"])
 def test_every_objective_of_label_words(tune: Tune, objective: str) -> None:
     _, lines = tune("--objective", objective)
     losses = {loss for line in lines[1:] for loss in line["losses"]}
@@ -147,18 +148,17 @@ def test_selection_is_the_best_look(tune: Tune, seed: int) -> None:
     assert on_dev["metrics"] == scores["dev_tuned"]
 
 
-class Selecting:
-    """What ``Selection.choose`` needs of a selection."""
+def selecting(rule: str, best: Line) -> Selection:
+    """A selection that has seen ``best``, without a model."""
+    selection = Selection.__new__(Selection)
+    selection.rule = rule
+    selection.adapter = type("Adapter", (), {"state": lambda _: "new"})()  # type: ignore[assignment]
+    selection.best, selection.state = best, "base"  # type: ignore[assignment]
+    return selection
 
-    def __init__(self, rule: str, best: Generation) -> None:
-        self.rule = rule
-        self.adapter = type("Adapter", (), {"state": lambda _: "kept"})()
-        self.best = best
-        self.kept = "base"
 
-
-def look(generation: int, main: float, loss: float | None) -> Generation:
-    return Generation(generation, 0, None, "", [], 0, 0, 0, 0.0, dev={"metrics": {}, "main": main, "loss": loss})
+def look(generation: int, main: float, loss: float | None) -> Line:
+    return Line(generation=generation, dev={"metrics": {}, "main": main, "loss": loss})
 
 
 @pytest.mark.parametrize(
@@ -177,11 +177,11 @@ def look(generation: int, main: float, loss: float | None) -> Generation:
         ("sample", look(2, 50.0, 1.0), look(4, 60.0, None), False),
     ],
 )
-def test_selection_rules(selection: str, best: Generation, new: Generation, taken: bool) -> None:
-    holder = Selecting(selection, best)
-    Selection.choose(holder, new)  # type: ignore[arg-type]
+def test_selection_rules(selection: str, best: Line, new: Line, taken: bool) -> None:
+    holder = selecting(selection, best)
+    holder.look(new)
     assert holder.best is (new if taken else best)
-    assert holder.kept == ("kept" if taken else "base")
+    assert holder.state == ("new" if taken else "base")
 
 
 def test_sample_selection_keeps_the_sample(tune: Tune) -> None:
@@ -196,19 +196,22 @@ def test_sample_selection_keeps_the_sample(tune: Tune) -> None:
 
 def spoil(monkeypatch: pytest.MonkeyPatch, spoilt: Any) -> None:
     """Make the objective lose the candidates whose indices ``spoilt`` gives for a call number, from 1."""
-    make, calls = tuners.make_objective, iter(range(1, 10**6))
+    make, calls = problems.make_objective, iter(range(1, 10**6))
 
-    def made(name: str, measure: Any, generates: bool = False) -> Any:
-        objective = make(name, measure, generates)
+    def made(*arguments: Any) -> Any:
+        of = make(*arguments)
 
-        def spoiling(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            losses = objective(scores, labels)
-            losses[spoilt(next(calls))] = math.nan
-            return losses
+        def spoiling(examples: Any) -> Any:
+            def objective(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+                losses = of(examples)(scores, labels)
+                losses[spoilt(next(calls))] = math.nan
+                return losses
+
+            return objective
 
         return spoiling
 
-    monkeypatch.setattr(tuners, "make_objective", made)
+    monkeypatch.setattr(problems, "make_objective", made)
 
 
 @pytest.mark.parametrize("optimizer", ["cma", "es", "fireworks", "fzoo", "random", "sep-cma", "spsa", "nevergrad:PSO"])
@@ -237,10 +240,10 @@ def test_a_broken_adapter_is_not_selected(tune: Tune, monkeypatch: pytest.Monkey
     inside = Selection.measure
     lucky = {"metrics": {"accuracy": 100.0, "macro_f1": 100.0}, "main": 100.0, "loss": None}
 
-    def broken(self: Selection, state: Generation) -> None:
-        inside(self, state)
-        if state.generation == 2:
-            state.dev = lucky
+    def broken(self: Selection, line: Line) -> None:
+        inside(self, line)
+        if line.generation == 2:
+            line.dev = lucky
 
     monkeypatch.setattr(Selection, "measure", broken)
     scores, lines = tune()
@@ -249,21 +252,24 @@ def test_a_broken_adapter_is_not_selected(tune: Tune, monkeypatch: pytest.Monkey
 
 
 def test_a_model_that_is_broken_from_the_start(tune: Tune, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tuners, "cross_entropy", lambda scores, labels: scores.new_full((len(scores),), math.nan))
+    monkeypatch.setattr(problems, "cross_entropy", lambda scores, labels: scores.new_full((1, 6), math.nan))
     output = tmp_path / "run"
     assert tune.command("tune", "--model", model("masked"), *tune.files, *SMALL, "--output", output) == 2
     assert "--dtype" in tune.command.err
     assert "nan" in tune.command.err
-    assert tune.command.err.count("\n") == 1
+    assert len(tune.command.said) == 1
     assert not output.exists()
 
 
-def test_a_replayed_line_of_another_size() -> None:
-    run = type("Run", (), {"folder": Path("run")})()
-    z = torch.zeros(4, 2)
-    line = Generation(1, 1, 0, tuners.checksum(z), [1.0, 2.0, 3.0], 4, 0, 0, 0.0)
-    with pytest.raises(UserError, match="3 losses for 4 candidates"):
-        tuners._replayed(run, line, z)
+def test_a_repeated_line_of_another_size() -> None:
+    search, z = Search.__new__(Search), torch.zeros(4, 2)
+    search._ask = lambda before: (0, z)  # type: ignore[method-assign]
+    line = Line(generation=1, checksum=checksum(z), losses=[1.0, 2.0, 3.0])
+    with pytest.raises(UserError, match=r"^resume: generation 1 has 3 losses for 4 candidates"):
+        search.repeat(Line(), line)
+    line.checksum = checksum(z + 1)
+    with pytest.raises(UserError, match="generation 1 is not the logged one"):
+        search.repeat(Line(), line)
 
 
 @pytest.mark.parametrize("optimizer", ["cma", "guided"])

@@ -1,0 +1,1 @@
+"""The run folder, its log, what a person sees of it."""

@@ -1,0 +1,23 @@
+"""Who wants to know how a run gets on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dfolora.runs.log import Line
+
+if TYPE_CHECKING:
+    from dfolora.runs.folder import Run
+
+
+class Listener:
+    """Told what a run does; does nothing with it. Subclass it for a display or a tracker of your own."""
+
+    def stage(self, text: str) -> None:
+        """Something that takes a while begins: loading, measuring, scoring."""
+
+    def started(self, run: Run, remark: str = "") -> None:
+        """The run folder exists and the search begins; ``remark`` is what the user should know of it, if anything."""
+
+    def progress(self, line: Line, best: Line) -> None:
+        """A step is in the log; ``best`` is the line whose adapter the dev set likes best so far."""
