@@ -113,9 +113,9 @@ class Adapter:
         """Make one candidate, factors of P = 1, the incumbent of a layer."""
         with torch.no_grad():
             for name, (a, b) in factors.items():
-                own_a, own_b = self.layers[layer].modules[name].factors()
-                own_a.copy_(a[0])
-                own_b.copy_(b[0])
+                current_a, current_b = self.layers[layer].modules[name].factors()
+                current_a.copy_(a[0])
+                current_b.copy_(b[0])
         self.moved(layer)
 
     def read(self, layer: int) -> Factors:
@@ -138,8 +138,8 @@ class Adapter:
 
     def save(self, folder: Path, card: str) -> None:
         """Write a standard PEFT folder with safetensors and a model card; all of it or nothing."""
-        for left in folder.parent.glob(folder.name + ".partial-*"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for stale in folder.parent.glob(folder.name + ".partial-*"):  # by a process that was killed
+            shutil.rmtree(stale, ignore_errors=True)
         partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
         partial.mkdir()
         self._write_folder(partial)

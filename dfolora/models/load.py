@@ -142,8 +142,8 @@ def open_model(
     quantized = _quantization(quantize, torch_dtype, torch_device)
     with _refusing(name, ""):
         config = transformers.AutoConfig.from_pretrained(path, **options)
-    known = kind_of(config) if kind == "auto" else cast(Kind, kind)
-    with _refusing(name, known):
+    model_kind = kind_of(config) if kind == "auto" else cast(Kind, kind)
+    with _refusing(name, model_kind):
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
     if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 2:
         # Without its files, transformers makes up a tokenizer that knows special tokens and nothing else.
@@ -151,19 +151,19 @@ def open_model(
     _check_index(path, name)
 
     def read() -> Any:
-        with _refusing(name, known):
+        with _refusing(name, model_kind):
             # What a checkpoint lacks, such as a pooler that nobody reads, is drawn anew: the same each time.
             with quiet(), torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(0)
-                model, found = _AUTO_CLASSES[known].from_pretrained(
+                model, report = _AUTO_CLASSES[model_kind].from_pretrained(
                     path, dtype=torch_dtype, use_safetensors=True, output_loading_info=True, **options, **quantized
                 )
-            _check_complete(model.eval(), found["missing_keys"], name, known)
+            _check_complete(model.eval(), report["missing_keys"], name, model_kind)
             return model if quantized else model.to(torch_device)
 
-    skeleton = _skeleton(config, known, options)
-    pooling = _pooling(path, name) if known == "encoder" else "mean"
-    opened = wrap(read() if skeleton is None else skeleton, tokenizer, known, name, pooling)
+    skeleton = _skeleton(config, model_kind, options)
+    pooling = _pooling(path, name) if model_kind == "encoder" else "mean"
+    opened = wrap(read() if skeleton is None else skeleton, tokenizer, model_kind, name, pooling)
     opened.reader = None if skeleton is None else read
     return opened
 
@@ -270,24 +270,24 @@ def wrap(model: Any, tokenizer: Any, kind: str = "auto", name: str = "", pooling
         raise unknown("kind", kind, ["auto", *KINDS])
     model.eval().requires_grad_(False)
     name = name or str(getattr(model, "name_or_path", "") or "")
-    found = LanguageModel(model, tokenizer, kind, name, pooling)
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= found.vocabulary:
+    language_model = LanguageModel(model, tokenizer, kind, name, pooling)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= language_model.vocabulary:
         # Padding is masked, so any token with an embedding serves; the end token is the custom.
         end = tokenizer.eos_token_id
-        usual = end is not None and end < found.vocabulary
+        usual = end is not None and end < language_model.vocabulary
         tokenizer.pad_token = tokenizer.eos_token if usual else tokenizer.convert_ids_to_tokens(0)
     tokenizer.padding_side = "right"
-    if kind == "masked" and (tokenizer.mask_token_id is None or tokenizer.mask_token_id >= found.vocabulary):
+    if kind == "masked" and (tokenizer.mask_token_id is None or tokenizer.mask_token_id >= language_model.vocabulary):
         where = "tokenizer" if tokenizer.mask_token_id is None else "embedding"
         raise UserError(f"model: {name!r} has no mask token in its {where}; use kind causal or encoder")
-    return found
+    return language_model
 
 
 def _kind_of_model(model: Any) -> Kind:
     """By the class itself; its config may say nothing, or what it was made from."""
-    known = {"architectures": [type(model).__name__], "is_encoder_decoder": model.config.is_encoder_decoder}
+    described = {"architectures": [type(model).__name__], "is_encoder_decoder": model.config.is_encoder_decoder}
     try:
-        return kind_of(SimpleNamespace(**known))
+        return kind_of(SimpleNamespace(**described))
     except UserError:
         return kind_of(model.config)
 
