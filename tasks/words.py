@@ -55,7 +55,7 @@ def _known(label: str, classes: Sequence[str]) -> str:
 
 
 def _pairs(parts: list[str], shown: str, classes: Sequence[str], in_order: bool) -> list[tuple[str, str]]:
-    """Label and word of each part; ``bare``: words without labels are taken in class order."""
+    """Label and word of each part; ``in_order``: words without labels are taken in class order."""
     split = [(label.strip(), equals, word.strip()) for label, equals, word in (part.partition("=") for part in parts)]
     if in_order and not any(equals and (not classes or label in classes) for label, equals, _ in split):
         if classes and len(parts) != len(classes):

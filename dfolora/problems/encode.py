@@ -10,7 +10,8 @@ import torch
 
 from dfolora.engine import Rows
 from dfolora.errors import UserError
-from dfolora.models.load import LanguageModel, with_article
+from dfolora.models.checkpoint import with_article
+from dfolora.models.load import LanguageModel
 from dfolora.problems.answer_tokens import AnswerTokens
 from dfolora.task import Example, Kind, Prompt, Task
 from dfolora.template import before, fill, names, without
