@@ -510,7 +510,9 @@ def test_what_was_given_as_an_object_is_given_again(tmp_path: Path, options: dic
     whole = dfolora.tune(**options | {"output": str(tmp_path / "whole")}, optimizer=Walk, reach=2.0)
     with pytest.raises(KeyboardInterrupt):
         dfolora.tune(**options, optimizer=Walk, reach=2.0, listener=StopAt(3))
-    with pytest.raises(UserError, match=r"^resume: .*config\.yaml' cannot be gone on with; optimizer: unknown '.*Walk'"):
+    with pytest.raises(
+        UserError, match=r"^resume: .*config\.yaml' cannot be gone on with; optimizer: unknown '.*Walk'"
+    ):
         dfolora.tune(resume=options["output"])
     with pytest.raises(UserError, match="^optimizer: the run has '.*Walk', not '.*RandomSearch'"):
         dfolora.tune(resume=options["output"], optimizer=RandomSearch)

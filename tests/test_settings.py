@@ -37,10 +37,7 @@ def fields(kind: type[Options]) -> dict[str, Any]:
 
 
 NUMBERS = [
-    (kind, name)
-    for kind in EVERY
-    for name, field in fields(kind).items()
-    if type(field.default) in (int, float)
+    (kind, name) for kind in EVERY for name, field in fields(kind).items() if type(field.default) in (int, float)
 ]
 ANY_VALUE = {int: 3, float: 0.25, bool: True, str: "text"}
 
@@ -243,9 +240,9 @@ def test_python_yaml_and_flags_are_equal(
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump({"method": method, **values, **own}), encoding="utf-8")
     assert tune_settings(**read_yaml(file)) == expected
-    assert tune_settings(**{name: as_written(value) for name, value in {"method": method, **values, **own}.items()}) == (
-        expected
-    )
+    assert tune_settings(
+        **{name: as_written(value) for name, value in {"method": method, **values, **own}.items()}
+    ) == (expected)
     assert tune_settings(**yaml.safe_load(yaml.safe_dump(saved(expected)))) == expected
 
     asked: list[dict[str, Any]] = []
