@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dfolora.errors import UserError
     from dfolora.models.load import load as load_model
     from dfolora.optimizers import Optimizer
-    from dfolora.register import register
+    from dfolora.registration import register
     from dfolora.runs.folder import Run
     from dfolora.runs.listener import Listener
     from dfolora.subspaces import Subspace
@@ -23,7 +23,7 @@ _PLACES = {
     "tune": "api",
     "evaluate": "api",
     "problem": "api",
-    "register": "register",
+    "register": "registration",
     "load_model": "models.load:load",
     "Run": "runs.folder",
     "Listener": "runs.listener",

@@ -105,10 +105,12 @@ def evaluate(model: Any = "", task: Any = "", *, listener: Listener | None = Non
     listener = listener or Listener()
     opened, examples = open_task(settings)
     split = examples(settings.split)
-    listener.stage(f"loading {description.name_of(settings.model)}")
     language_model = open_model(settings)
     encoder = PromptEncoder(language_model, opened, settings.max_length or 0)
     check_prompt(encoder, split[0])
+    encoder.check(split)
+    listener.stage(f"loading {description.name_of(settings.model)}")
+    language_model.read_weights()
     adapter = adapters.load(language_model, settings.adapter) if settings.adapter else Bare(language_model)
     predictions = scoring.predict(adapter, encoder, split, settings.chunk_tokens, listener)
     if settings.predictions:
@@ -139,7 +141,7 @@ def problem(model: Any = "", task: Any = "", **options: Any) -> AdapterProblem:
     opened, examples = open_task(settings)
     train, dev = examples("train"), examples("dev")
     check_examples(opened, train)
-    encoder = PromptEncoder(open_model(settings), opened, settings.max_length or 0)
+    encoder = PromptEncoder(open_model(settings).read_weights(), opened, settings.max_length or 0)
     check_prompt(encoder, train[0])
     return open_problem(settings, encoder.language_model, encoder, train, dev)[0]
 
@@ -152,19 +154,21 @@ def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
     train, dev = examples("train"), examples("dev")
     test = [] if settings.test_split == "none" else examples(settings.test_split)
     check_examples(opened, train)
-    listener.stage(f"loading {description.name_of(settings.model)}")
     language_model = open_model(settings)
     encoder = PromptEncoder(language_model, opened, settings.max_length or 0)
     check_prompt(encoder, train[0])
+    for examples_there in (train, dev, test):  # a row that does not fit should not show after the search
+        encoder.check(examples_there)
+    listener.stage(f"loading {description.name_of(settings.model)}")
+    language_model.read_weights()
     listener.stage("measuring the model on the few-shot set")
-    encoder.check(test)  # a row that does not fit should not show after the search
     method, measured = open_method(settings, language_model, encoder, train, dev, run.measured() if run else None)
     checksum = method.problem.data_checksum
     if run is not None:
         run.begin(checksum)
     else:
         run = Run.create(settings, language_model.device, checksum, measured)
-    listener.started(run)
+    listener.started(run, method.remark())
     try:
         last = _to_the_end(method, run, encoder, opened, listener)
         scores = _scores(method, run, last, opened, {"train": train, "dev": dev, settings.test_split: test})
@@ -254,7 +258,7 @@ def _finish_weights(
     assert isinstance(settings, FullParameterSettings), "no other method moves all weights"
 
     def fresh() -> tuple[PromptEncoder, Bare]:
-        language_model = open_model(settings)
+        language_model = open_model(settings).read_weights()
         return PromptEncoder(language_model, task, settings.max_length or 0), Bare(language_model)
 
     encoder, bare = fresh()

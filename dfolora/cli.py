@@ -43,11 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(argv)
     except UserError as error:
-        kinds = (*METHODS.values(), EvaluateSettings, BenchSettings)
-        names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
-        names |= {"method", "preset", "resume", "config"}
-        names |= {name for name in ("lr", "best_share", "incumbent", "update", "noise", "plane_dim", "weights")}
-        print("dfolora: " + as_flags(" ".join(str(error).split()), sorted(names)), file=sys.stderr)
+        print("dfolora: " + as_flags(" ".join(str(error).split()), _option_names(argv)), file=sys.stderr)
         return 2
     except Terminated:
         print("dfolora: terminated", file=sys.stderr)
@@ -58,6 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _option_names(argv: list[str]) -> set[str]:
+    """Names of options: those of every command, those that a preset brings, and what was given as a flag."""
+    kinds = (*METHODS.values(), EvaluateSettings, BenchSettings)
+    names = {"method", "preset", "resume", "config"} | {name for values in PRESETS.values() for name in values}
+    names |= {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    return names | {word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
 
 
 def _run(argv: list[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn, get_args
 
 from dfolora.errors import UserError
@@ -72,7 +72,7 @@ def _add(group: Any, name: str, text: str, hint: Any, choices: Sequence[str]) ->
     group.add_argument(flag(name), default=MISSING, metavar=metavar, help=text)
 
 
-def as_flags(message: str, names: Sequence[str]) -> str:
+def as_flags(message: str, names: Collection[str]) -> str:
     """An error that begins with the name of an option, with the option as it is written on the command line."""
     name, colon, rest = message.partition(":")
     return flag(name) + colon + rest if colon and name in names else message

@@ -100,21 +100,19 @@ def open_task(settings: ModelSettings) -> tuple[Task, Examples]:
 
 
 def open_model(settings: ModelSettings) -> LanguageModel:
-    """The model, loaded unless it was given loaded.
+    """The model; what is not in memory yet comes without its weights, which ``read_weights`` puts in.
 
     Raises:
         UserError: it cannot be loaded.
     """
     if isinstance(settings.model, LanguageModel):
         return settings.model
-    return models.load(
-        settings.model,
-        settings.kind,
-        settings.dtype,
-        settings.device,
-        settings.trust_remote_code,
-        settings.quantize,
-    )
+    if not isinstance(settings.model, (str, Path)):
+        raise UserError(f"model: {settings.model!r} is no name, no folder and nothing that dfolora.load_model gives")
+    return models.open_model(
+        str(settings.model), kind=settings.kind, dtype=settings.dtype, device=settings.device,
+        trust_remote_code=settings.trust_remote_code, quantize=settings.quantize,
+    )  # fmt: skip
 
 
 def check_examples(task: Task, train: Sequence[Example]) -> None:

@@ -38,8 +38,9 @@ def rows(path: Path) -> Iterator[Row]:
     try:
         for name, passage in whole.items():
             for k, pair in enumerate(items(passage, "qa_pairs")):
-                more = items(pair, "validated_answers") if pair.get("validated_answers") else []
-                spans = [span for answer in [pick(pair, "answer"), *more] for span in answer_texts(answer)]
+                answers = [pick(pair, "answer")]
+                answers += items(pair, "validated_answers") if pair.get("validated_answers") else []
+                spans = [span for answer in answers for span in answer_texts(answer)]
                 row = {"passage": pick(passage, "passage"), "question": pick(pair, "question")}
                 yield f"{path}: passage {name!r}, question {k}", {**row, "answers_spans": {"spans": spans}}
     except UserError as error:

@@ -65,14 +65,16 @@ def test_a_population_reads_as_one_by_one(reader: tuple[LanguageModel, Adapter, 
     }
     scores = Engine(adapter, rows).scores(factors)
     assert farthest(scores, one_by_one(adapter, rows, factors)) < 1e-3
-    assert likelihood(scores, scorer.labels(EXAMPLES)).mean(1).tolist() == pytest.approx((-scores).mean((1, 2)).tolist())
+    assert likelihood(scores, scorer.labels(EXAMPLES)).mean(1).tolist() == pytest.approx(
+        (-scores).mean((1, 2)).tolist()
+    )
 
 
 def test_objectives() -> None:
     scores = torch.tensor([[[-1.0], [-2.0]], [[-0.5], [torch.nan]]])
     objective = make_objective("cross-entropy", TASK)(EXAMPLES[:2])
     assert str(objective(scores, torch.zeros(2, dtype=torch.long)).mean(1).tolist()) == "[1.5, nan]"
-    with pytest.raises(UserError, match="^objective: hinge compares classes"):
+    with pytest.raises(UserError, match=r"^objective: hinge compares classes"):
         make_objective("hinge", TASK)
     with pytest.raises(UserError, match="unknown 'hing'"):
         make_objective("hing", TASK)

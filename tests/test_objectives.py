@@ -111,9 +111,9 @@ def test_names_and_functions() -> None:
     toy = task(lambda predicted: 0.0)
     assert make_objective("hinge", toy)(EXAMPLES) is hinge
     assert make_objective(own, toy)(EXAMPLES) is own
-    with pytest.raises(UserError, match="^objective: unknown 'hing'; did you mean 'hinge'"):
+    with pytest.raises(UserError, match=r"^objective: unknown 'hing'; did you mean 'hinge'"):
         make_objective("hing", toy)
-    with pytest.raises(UserError, match="^objective: 7 is neither a name nor a function"):
+    with pytest.raises(UserError, match=r"^objective: 7 is neither a name nor a function"):
         make_objective(7, toy)  # type: ignore[arg-type]
 
 

@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import SMALL, Command, csv_files, log, model
+import yaml
+from safetensors.torch import load_file, save_file
+from tiny_models import FIRST_ORDER, SMALL, Command, StopAt, csv_files, given, log, model
 
-from dfolora import api as jobs
-from dfolora import cli
+import dfolora
 from dfolora.engine import Engine
 from dfolora.optimizers import optimizer_names
 from dfolora.problems.selection import Selection
-from dfolora.runs.folder import Generation, Run
-from dfolora.settings.config import TuneConfig
-from dfolora.settings.options import build
+from dfolora.runs import folder as folders
+from dfolora.runs import log as logs
+from dfolora.runs.folder import Run
+from dfolora.runs.log import Line
+from dfolora.settings.build import tune_settings
 
 NAMES = [*optimizer_names(), "nevergrad:PSO", "nevergrad:DE"]
 LONGER = ["--budget", "40"]  # five generations of each layer
@@ -46,6 +49,7 @@ def cut(scores: dict[str, Any], generations: float) -> Path:
     run = Path(scores["run"]).with_name("cut")
     shutil.copytree(scores["run"], run)
     (run / "scores.json").unlink()
+    (run / "predictions.jsonl").unlink()
     shutil.rmtree(run / "adapter")
     lines = (run / "log.jsonl").read_bytes().splitlines(keepends=True)
     whole = int(generations)
@@ -123,23 +127,16 @@ def test_with_any_setting(command: Command, tmp_path: Path, kind: str, changes: 
 @pytest.mark.parametrize("stop", [0, 3, 10])
 def test_interrupted_in_the_library(command: Command, tmp_path: Path, stop: int) -> None:
     scores = finished(command, tmp_path)
-    flags = [*csv_files(tmp_path), *SMALL, *LONGER]
-    given = {name.removeprefix("--"): value for name, value in zip(flags[::2], flags[1::2], strict=True)}
-    config = build(TuneConfig, {**given, "model": model("masked"), "output": str(tmp_path / "cut")})
-    task, examples = cli._task(config)
-
-    def progress(state: Generation, best: Generation) -> None:
-        if state.generation == stop:
-            raise KeyboardInterrupt
-
+    options = given(["--model", model("masked"), *csv_files(tmp_path), *SMALL, *LONGER, "--output", tmp_path / "cut"])
     with pytest.raises(KeyboardInterrupt):
-        jobs.tune(config, task, examples, progress=progress)
+        dfolora.tune(**options, listener=StopAt(stop))
     lines = log(tmp_path / "cut")
     assert lines == log(scores["run"])[: stop + 1]
     assert not (tmp_path / "cut" / "scores.json").exists()
-    run = Run.open(str(tmp_path / "cut"))
-    assert run.config == config
-    assert_same(scores, jobs.tune(run.config, task, examples, run))
+    run = Run.open(tmp_path / "cut")
+    assert run.settings == tune_settings(**options)
+    run.close()
+    assert_same(scores, dfolora.tune(resume=tmp_path / "cut").scores)
 
 
 def test_ctrl_c(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,61 +161,114 @@ def test_ctrl_c(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_replay_runs_nothing_that_is_logged(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = finished(command, tmp_path)
     run = cut(scores, 7)
-    calls: list[int] = []
+    calls: list[set[str]] = []
     measure = Engine.scores
 
-    def counted(self: Engine, factors: Any) -> Any:
-        calls.append(self._only_layer(factors))
-        return measure(self, factors)
+    def counted(self: Engine, edits: Any, examples: Any = None) -> Any:
+        calls.append({name.split(".")[3] for name in edits})
+        return measure(self, edits, examples)
 
     looks: list[int] = []
     look = Selection.measure
 
-    def looked(self: Selection, state: Generation) -> None:
-        looks.append(state.generation)
-        look(self, state)
+    def looked(self: Selection, line: Line) -> None:
+        looks.append(line.generation)
+        look(self, line)
 
     monkeypatch.setattr(Engine, "scores", counted)
     monkeypatch.setattr(Selection, "measure", looked)
     command.json("tune", "--resume", run)
-    assert calls == [line["layer"] for line in log(scores["run"])[8:]]
+    assert calls == [{str(line["layer"])} for line in log(scores["run"])[8:]]
     assert looks == [8, 10]
 
 
+def content(run: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+
+
 def refused(command: Command, run: object, *arguments: object) -> str:
+    """The one line that a resume is refused with; it changes nothing."""
+    before = content(Path(str(run)))
     assert command("tune", "--resume", run, *arguments) == 2, command.err
-    lines = [line for line in command.err.splitlines() if not line.startswith(("resuming ", "tuning ", "sweep "))]
-    assert len(lines) == 1
-    assert lines[0].startswith("dfolora: --resume: ")
-    assert str(run) in lines[0]
-    assert not (Path(str(run)) / "adapter").exists()
-    assert not (Path(str(run)) / "scores.json").exists()
-    return lines[0]
+    (line,) = command.said
+    assert line.startswith("dfolora: --")
+    after = content(Path(str(run)))
+    after.pop(Path(str(run)) / "lock", None)
+    before.pop(Path(str(run)) / "lock", None)
+    assert after == before
+    return line
+
+
+def chained(run: Path, lines: list[dict[str, Any]]) -> None:
+    """Write a log whose hashes are right, as somebody could who means it, or another version of a library."""
+    opened = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    before = folders._start(run, tune_settings(**opened))
+    made = [Line(**line) for line in lines]
+    for line in made:
+        line.chain = before = logs._chain(line, before)
+    (run / "log.jsonl").write_text(logs.text_of(made), encoding="utf-8")
+
+
+def read(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def plain_write(run: Path, lines: list[dict[str, Any]]) -> None:
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def test_changed_data_are_refused(command: Command, tmp_path: Path) -> None:
+    """Another word in a text, another label: of the few-shot set and of the dev set."""
     run = cut(finished(command, tmp_path), 4)
     for name in ("dev.csv", "train.csv"):
         file = tmp_path / name
         before = file.read_text(encoding="utf-8")
-        file.write_text(before.replace("film", "music"), encoding="utf-8")
-        assert "changed" in refused(command, run)
+        for old, new in (("film", "music"), (",1\n", ",0\n")):
+            assert old in before
+            file.write_text(before.replace(old, new, 1), encoding="utf-8")
+            assert "changed" in refused(command, run)
         file.write_text(before, encoding="utf-8")
+    assert command("tune", "--resume", run) == 0
+
+
+def test_other_weights_are_refused(command: Command, tmp_path: Path) -> None:
+    """The model at the same place, with one weight moved."""
+    shutil.copytree(model("masked"), tmp_path / "model")
+    run = cut(finished(command, tmp_path, "--model", tmp_path / "model"), 4)
+    file = tmp_path / "model" / "model.safetensors"
+    before = file.read_bytes()
+    weights = load_file(file)
+    name = next(name for name in weights if "intermediate" in name)
+    weights[name].view(-1)[0] += 1e-3
+    save_file(weights, file, {"format": "pt"})
+    assert "changed" in refused(command, run)
+    file.write_bytes(before)
     assert command("tune", "--resume", run) == 0
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "random"])
 def test_tampered_losses_are_refused(command: Command, tmp_path: Path, name: str) -> None:
-    """Seen by what is asked afterwards; random search asks for the same whatever the losses are."""
+    """Seen by the hashes of the log and, were these made to fit, by what is asked afterwards.
+
+    Random search asks for the same whatever the losses are.
+    """
     # nevergrad's begin with forty or thirty points that do not depend on losses either
     run = cut(finished(command, tmp_path, "--optimizer", name, "--budget", 160), 39)
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = read(run)
     for line in lines[1:21]:
         line["losses"].reverse()
-    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    before = (run / "log.jsonl").read_bytes()
+    plain_write(run, lines)
+    assert "log.jsonl', line 2 is not as it was written" in refused(command, run)
+    chained(run, lines)
     assert "not the logged one" in refused(command, run)
-    assert (run / "log.jsonl").read_bytes() == before
+
+
+def test_one_digit_of_a_loss_is_seen(command: Command, tmp_path: Path) -> None:
+    run = cut(finished(command, tmp_path), 6)
+    lines = read(run)
+    lines[6]["losses"][2] += 1e-7  # of the last line, after which nothing is asked
+    plain_write(run, lines)
+    assert "line 7 is not as it was written" in refused(command, run)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +282,7 @@ def test_tampered_losses_are_refused(command: Command, tmp_path: Path, name: str
         ("config.yaml", "budget: [", "config.yaml"),
         ("config.yaml", "budgt: 8", "'budget'"),
         ("config.yaml", "- 8", "config.yaml"),
-        ("subspace.safetensors", "nonsense", "subspace.safetensors"),
+        ("measured.safetensors", "nonsense", "line 1"),
     ],
 )
 def test_damaged_files_are_refused(command: Command, tmp_path: Path, name: str, text: str, said: str) -> None:
@@ -241,49 +291,149 @@ def test_damaged_files_are_refused(command: Command, tmp_path: Path, name: str, 
     assert said in refused(command, run)
 
 
-@pytest.mark.parametrize("losses", [["a"] * 4, [[1.0]] * 4, [0.5] * 3, [0.5] * 5, 7])
-def test_losses_that_are_none_are_refused(command: Command, tmp_path: Path, losses: Any) -> None:
+@pytest.mark.parametrize(
+    ("old", "new"), [("sigma: 0.5", "sigma: 0.6"), ("seed: 13", "seed: 14"), ("optimizer: cma", "optimizer: es")]
+)
+def test_edited_settings_are_refused(command: Command, tmp_path: Path, old: str, new: str) -> None:
     run = cut(finished(command, tmp_path), 4)
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    config = run / "config.yaml"
+    before = config.read_text(encoding="utf-8")
+    assert old in before
+    config.write_text(before.replace(old, new), encoding="utf-8")
+    assert "what the run starts from has changed" in refused(command, run)
+
+
+def test_edited_measurements_are_refused(command: Command, tmp_path: Path) -> None:
+    run = cut(finished(command, tmp_path), 4)
+    file = run / "measured.safetensors"
+    tensors = load_file(file)
+    next(iter(tensors.values())).mul_(1.001)
+    save_file(tensors, file)
+    assert "what the run starts from has changed" in refused(command, run)
+    file.unlink()
+    (run / "log.jsonl").unlink()  # killed before its first line, and then without its measurements
+    assert "measured.safetensors' is missing" in refused(command, run)
+
+
+@pytest.mark.parametrize("losses", [["a"] * 4, [[1.0]] * 4, [0.5] * 3, [0.5] * 5, 7])
+@pytest.mark.parametrize("write", [plain_write, chained])
+def test_losses_that_are_none_are_refused(command: Command, tmp_path: Path, losses: Any, write: Any) -> None:
+    run = cut(finished(command, tmp_path), 4)
+    lines = read(run)
     lines[2]["losses"] = losses
-    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    refused(command, run)
+    write(run, lines)
+    assert "dfolora: --resume: " in refused(command, run)
 
 
 def test_missing_files_are_refused(command: Command, tmp_path: Path) -> None:
     run = cut(finished(command, tmp_path), 4)
-    for name in ("subspace.safetensors", "environment.json", "config.yaml"):
-        (run / name).rename(run / "aside")
-        refused(command, run)
-        (run / "aside").rename(run / name)
+    for name in ("measured.safetensors", "environment.json", "config.yaml"):
+        (run / name).rename(tmp_path / "aside")
+        assert str(run) in refused(command, run)
+        (tmp_path / "aside").rename(run / name)
     assert command("tune", "--resume", run) == 0
 
 
 def test_what_is_no_interrupted_run(command: Command, tmp_path: Path) -> None:
     scores = finished(command, tmp_path)
-    assert command("tune", "--resume", scores["run"]) == 2
-    assert "finished" in command.err
-    assert "scores.json" in command.err
+    whole = Path(scores["run"])
+    for more in ([], ["--budget", "40"]):
+        line = refused(command, whole, *more)
+        assert "finished" in line
+        assert "scores.json" in line
+        assert "a budget of more than 40 evaluations" in line
+    assert "less than the 40 evaluations" in refused(command, whole, "--budget", "39")
     run = cut(scores, 4)
-    for extra in (["--budget", "80"], ["--config", str(run / "config.yaml")], ["--trust-remote-code"]):
-        assert extra[0] in refused(command, run, *extra)
+    for extra in (["--sigma", "0.5"], ["--seed", "13"], ["--optimizer", "cma"]):
+        assert f"leave out {extra[0]}" in refused(command, run, *extra)
+    assert "leave out" in refused(command, run, "--config", str(run / "config.yaml"))
+    assert "'budget'" not in refused(command, run, "--budget", "many")
     refused(command, tmp_path / "nothing")
     refused(command, tmp_path)
 
 
-def test_a_killed_process_goes_on(command: Command, tmp_path: Path) -> None:
-    changes = ["--budget", "600", "--population", "20", "--seed", "5"]
-    flags = ["tune", "--model", model("causal"), *csv_files(tmp_path), *SMALL, *changes, "--json"]
-    start = [sys.executable, "-m", "dfolora.cli", *flags, "--output", str(tmp_path / "cut")]
+def test_two_writers_are_refused(command: Command, tmp_path: Path) -> None:
+    run = cut(finished(command, tmp_path), 4)
+    writer = Run.open(run)
+    assert "another process is writing" in refused(command, run)
+    writer.close()
+    assert command("tune", "--resume", run) == 0
+
+
+EXTENDED = {
+    "cma": [*SMALL, "--budget", 24],
+    "joint": [*SMALL, "--budget", 24, "--mode", "joint", "--optimizer", "guided", "--dev-every", 12],
+    "first-order": [*FIRST_ORDER, "--budget", 24],
+    "first-order between looks": [*FIRST_ORDER, "--budget", 24, "--dev-every", 7],
+    "hybrid": [*FIRST_ORDER, "--method", "hybrid", "--rho", 0.6, "--budget", 24],
+    "full-parameter": ["--method", "full-parameter", "--budget", 24, "--lr", 3e-3, "--sigma", 1e-2, "--dev-every", 6],
+}
+
+
+@pytest.mark.parametrize("name", EXTENDED)
+def test_a_finished_run_goes_on_beyond_its_budget(command: Command, tmp_path: Path, name: str) -> None:
+    """As the run that was planned so long from the start; also where it is interrupted once more."""
+    base = ["tune", "--model", model("masked"), *csv_files(tmp_path), *EXTENDED[name]]
+    longer = command.json(*base, "--budget", 40, "--output", tmp_path / "longer")
+    short = command.json(*base, "--output", tmp_path / "run")
+    assert short["evaluations"] == 24
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    more = command.json("tune", "--resume", tmp_path / "run", "--budget", 40)
+    assert more["evaluations"] == longer["evaluations"] > 36
+    assert_same_numbers(longer, more)
+
+    stop = len(log(tmp_path / "longer")) - 3
+    with pytest.raises(KeyboardInterrupt):
+        dfolora.tune(resume=tmp_path / "again", budget=40, listener=StopAt(stop))
+    assert not (tmp_path / "again" / "scores.json").exists()
+    assert_same_numbers(longer, command.json("tune", "--resume", tmp_path / "again"))
+
+
+def assert_same_numbers(first: dict[str, Any], second: dict[str, Any]) -> None:
+    """The same log, weights and scores; more tokens at most."""
+    logs = [log(scores["run"]) for scores in (first, second)]
+    assert plain(logs[0]) == plain(logs[1])
+    files = [next(Path(scores["run"]).glob("*/*model.safetensors")) for scores in (first, second)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    names = ("tuned", "zero_shot", "dev_tuned", "dev_zero_shot", "dev_loss", "selected_at", "evaluations")
+    assert [first[name] for name in names] == [second[name] for name in names]
+
+
+def started(tmp_path: Path, flags: list[str], lines: int) -> subprocess.Popen[bytes]:
+    """A process that tunes into ``cut``, once so many lines are in its log."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    command = [sys.executable, "-m", "dfolora", *flags, "--output", str(tmp_path / "cut")]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        # where the tests run in the background, Ctrl-C would be ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     file = tmp_path / "cut" / "log.jsonl"
     deadline = time.monotonic() + 60
-    while not (file.exists() and file.read_bytes().count(b"\n") > 5) and time.monotonic() < deadline:
+    while not (file.exists() and file.read_bytes().count(b"\n") > lines) and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it was over before it could be killed"
-    assert file.read_bytes().count(b"\n") > 5
+    return process
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_was_stopped_goes_on(command: Command, tmp_path: Path, sent: signal.Signals) -> None:
+    changes = ["--budget", "600", "--population", "20", "--seed", "5"]
+    flags = ["tune", "--model", model("causal"), *csv_files(tmp_path), *SMALL, *changes, "--json"]
+    process = started(tmp_path, flags, 5)
+    process.send_signal(sent)
+    expected = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}[sent]
+    assert process.wait() == expected, "it was over before it could be stopped"
+    lines = log(tmp_path / "cut")
+    assert 5 < len(lines) < 31
+    assert not (tmp_path / "cut" / "scores.json").exists()
+    assert (tmp_path / "cut" / "adapter" / "adapter_model.safetensors").exists() == (sent != signal.SIGKILL)
+    if sent != signal.SIGKILL:  # the best so far is there and can be used
+        best = max((x for x in lines if x["dev"]), key=lambda x: (x["dev"]["main"], -x["dev"]["loss"]))
+        found = command.json("evaluate", tmp_path / "cut", "--split", "dev")
+        assert found["metrics"] == best["dev"]["metrics"]
     again = command.json("tune", "--resume", tmp_path / "cut")
     whole = command.json(*flags[:-1], "--output", tmp_path / "whole")
     assert_same(whole, again)

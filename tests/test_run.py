@@ -1,41 +1,65 @@
-"""The run folder by itself: what is written can be read again, to the last bit."""
+"""The run folder by itself: what is written can be read again, to the last bit, and appears whole."""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from dfolora.errors import UserError
+from dfolora.runs import files, folder
+from dfolora.runs import log as logs
 from dfolora.runs.card import model_card
-from dfolora.runs.folder import Generation, Run, checksum, finite, read_log, write_text
-from dfolora.runs.progress import Display
-from dfolora.settings.config import TuneConfig
+from dfolora.runs.files import file_hash, read_tensors, write_tensors, write_text
+from dfolora.runs.folder import Run
+from dfolora.runs.log import Line, checksum, finite
+from dfolora.runs.progress import Display, progress_line
+from dfolora.settings.build import saved, tune_settings
+from dfolora.settings.methods import SearchSettings
 from dfolora.task import Prompt
 
 CPU = torch.device("cpu")
 
 
+def settings(**values: Any) -> SearchSettings:
+    made = tune_settings(**{"model": "m", "task": "t", **values})
+    assert isinstance(made, SearchSettings)
+    return made
+
+
+def create(output: Path, tensors: dict[str, torch.Tensor] | None = None, **values: Any) -> Run:
+    tensors = {"0/hidden_std": torch.tensor(0.5)} if tensors is None else tensors
+    return Run.create(settings(output=str(output), **values), CPU, "abc", tensors)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return Run.create(TuneConfig(model="m", task="t", output=str(tmp_path / "run")), CPU, "abc")
+    made = create(tmp_path / "run")
+    made.close()
+    return made
 
 
-def generation(number: int, losses: list[float | None]) -> Generation:
-    return Generation(number, 1, 0, "c0ffee", losses, 4 * number, 10 * number, number, 0.5 * number)
+def line(number: int, losses: list[float | None], **values: Any) -> Line:
+    dev = {"metrics": {"accuracy": 50.0}, "main": 50.0, "loss": 0.5} if number == 0 else None
+    return Line(number, 1, 0, "c0ffee", losses, 4 * number, 10 * number, number, 0.5 * number, dev, **values)
 
 
 def test_losses_survive_to_the_last_bit() -> None:
     bits = np.random.default_rng(0).integers(0, 2**32, 20_000, dtype=np.uint32)
     losses = torch.from_numpy(bits.view(np.float32).copy())
-    line = json.loads(json.dumps(asdict(generation(1, finite(losses))), allow_nan=False))
-    back = Generation(**line).loss_tensor()
+    text = json.loads(json.dumps(asdict(line(1, finite(losses))), allow_nan=False))
+    back = Line(**text).loss_tensor()
     assert back.dtype == torch.float32
     same = losses.isfinite()
     assert torch.equal(back[same].view(torch.int32), losses[same].view(torch.int32))
@@ -54,8 +78,12 @@ def test_a_checksum_sees_one_bit() -> None:
 
 
 def test_what_a_new_run_holds(run: Run) -> None:
-    assert {path.name for path in run.folder.iterdir()} == {"config.yaml", "environment.json"}
-    assert yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8")) == asdict(run.config)
+    names = {"config.yaml", "environment.json", "measured.safetensors", "lock"}
+    assert {path.name for path in run.folder.iterdir()} == names
+    config = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))
+    assert config == saved(run.settings)
+    assert config["method"] == "search"
+    assert tune_settings(**config) == run.settings
     environment = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
     assert environment["data_checksum"] == "abc"
     assert environment["device"] == "cpu"
@@ -63,107 +91,287 @@ def test_what_a_new_run_holds(run: Run) -> None:
         environment["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     )  # the build may be left out
     assert set(environment["versions"]) >= {"dfolora", "torch", "transformers", "peft", "cma", "nevergrad", "numpy"}
-    run.check_data("abc")
+    run.begin("abc")
     with pytest.raises(UserError, match="changed"):
-        run.check_data("abd")
+        run.begin("abd")
+
+
+def opened(run: Run, **values: Any) -> Run:
+    again = Run.open(run.folder, **values)
+    again.close()
+    return again
 
 
 def test_the_log_is_read_as_written(run: Run) -> None:
-    assert Run.open(str(run.folder)).replay == []
-    written = [generation(0, []), generation(1, [0.1, None]), generation(2, [1e-30, 3.0])]
-    for line in written:
-        run.log(line)
-        assert read_log(run.folder / "log.jsonl")[-1] == line  # it is there at once
-    opened = Run.open(str(run.folder))
-    assert opened.replay == written
-    assert opened.config == run.config
+    assert opened(run).lines == []
+    written = [line(0, []), line(1, [0.1, None]), line(2, [1e-30, 3.0], note={"weights": [0.5, -1.0]})]
+    for each in written:
+        run.log(each)
+        assert run.logged()[-1] == each  # it is there at once
+    assert opened(run).lines == written
+    assert opened(run).settings == run.settings
+    assert len({each.chain for each in written}) == 3
 
 
 def test_a_line_that_was_cut_off_is_dropped(run: Run) -> None:
     file = run.folder / "log.jsonl"
-    run.log(generation(0, [0.5]))
+    run.log(line(0, []))
     whole = file.read_bytes()
-    run.log(generation(1, [0.25]))
+    run.log(line(1, [0.25]))
     both = file.read_bytes()
-    for size in range(len(whole), len(both)):
+    for size in range(len(whole), len(both), 7):
         file.write_bytes(both[:size])
-        assert read_log(file) == [generation(0, [0.5])]
+        again = opened(run)
+        assert [each.generation for each in again.lines] == [0]
+        assert file.read_bytes() == both[:size]  # nothing is rewritten by reading
+        again.rewrite(0)
         assert file.read_bytes() == whole  # so that the next line begins a line
-    file.write_bytes(both)
-    assert len(read_log(file)) == 2
-    assert file.read_bytes() == both
+        again.log(line(1, [0.25]))
+        assert file.read_bytes() == both
+    assert len(opened(run).lines) == 2
 
 
 def test_a_log_that_lacks_a_line_is_refused(run: Run) -> None:
     for number in (0, 2):
-        run.log(generation(number, [0.5]))
+        run.log(line(number, [0.5] if number else []))
     with pytest.raises(UserError, match=r"log\.jsonl', line 2 is not a generation \(it says 2\)"):
-        read_log(run.folder / "log.jsonl")
+        Run.open(run.folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.25", "0.26"),
+        ('"layer": 0', '"layer": 1'),
+        ("c0ffee", "c0ffef"),
+        ('"note": null', '"note": {}'),
+        ('"seconds": 0.5', '"seconds": 0.6'),
+        ('"token_layers": 10', '"token_layers": 11'),
+    ],
+)
+def test_a_line_that_was_edited_is_refused(run: Run, old: str, new: str) -> None:
+    for number in range(3):
+        run.log(line(number, [0.25] * (number > 0)))
+    file = run.folder / "log.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert old in lines[1]
+    edited = "".join([lines[0], lines[1].replace(old, new, 1), lines[2]])
+    file.write_text(edited, encoding="utf-8")
+    with pytest.raises(UserError, match=r"^resume: .*log\.jsonl', line 2 is not as it was written"):
+        Run.open(run.folder)
+    assert file.read_text(encoding="utf-8") == edited
+    file.write_text("".join(lines), encoding="utf-8")
+    assert len(opened(run).lines) == 3  # and the refusal holds no lock
+
+
+def test_an_edited_start_is_refused(run: Run) -> None:
+    run.log(line(0, []))
+    measured, config = run.folder / "measured.safetensors", run.folder / "config.yaml"
+    for file, old, new in ((measured, b"0/hidden_std", b"0/hidden_stt"), (config, b"sigma: 0.1", b"sigma: 0.2")):
+        before = file.read_bytes()
+        assert old in before
+        file.write_bytes(before.replace(old, new))
+        with pytest.raises(UserError, match="line 1 is not as it was written, or what the run starts from has changed"):
+            Run.open(run.folder)
+        file.write_bytes(before)
+    free = config.read_text(encoding="utf-8").replace("test_split: test", "test_split: none")
+    config.write_text(free, encoding="utf-8")  # no logged number depends on it
+    assert opened(run).settings.test_split == "none"
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, run: Run) -> None:
-    run.log(generation(0, []))
+    run.log(line(0, []))
     before = {path: path.read_bytes() for path in run.folder.iterdir()}
-    with pytest.raises(UserError, match="already holds a run"):
-        Run.create(run.config, CPU, "abc")
+    with pytest.raises(UserError, match="^output: .* already holds a run"):
+        Run.create(run.settings, CPU, "abc", {})
     assert {path: path.read_bytes() for path in run.folder.iterdir()} == before
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     for output in (tmp_path, tmp_path / "file"):
-        with pytest.raises(UserError, match="is not empty"):
-            Run.create(TuneConfig(output=str(output)), CPU, "abc")
+        with pytest.raises(UserError, match="^output: .* is not empty"):
+            create(output)
     (tmp_path / "empty").mkdir()
-    assert Run.create(TuneConfig(output=str(tmp_path / "empty" / "a" / "b")), CPU, "abc").folder.is_dir()
+    assert create(tmp_path / "empty").folder.is_dir()
+    assert create(tmp_path / "new" / "a" / "b").folder.is_dir()
+
+
+@pytest.mark.parametrize("step", ["mkdir", "write_text 1", "write_text 2", "write_tensors", "replace"])
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Killed between any two steps of its making, the folder is not there: the same command starts it."""
+    calls = iter(range(1, 100))
+
+    class KilledError(BaseException):
+        """Nothing tidies up after a kill."""
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        raise KilledError
+
+    def second(path: Path, text: str) -> None:
+        if f"write_text {next(calls)}" == step:
+            raise KilledError
+        write_text(path, text)
+
+    with monkeypatch.context() as patch:
+        if step == "mkdir":
+            patch.setattr(Path, "mkdir", killed)
+        elif step == "replace":
+            replace_path = Path.replace
+            patch.setattr(
+                Path, "replace", lambda self, to: killed() if Path(to).name == "run" else replace_path(self, to)
+            )
+        elif step == "write_tensors":
+            patch.setattr(folder, "write_tensors", killed)
+        else:
+            patch.setattr(folder, "write_text", second)
+        with pytest.raises(KilledError):
+            create(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    made = create(tmp_path / "run")
+    assert opened_here(made)
+
+
+def opened_here(run: Run) -> bool:
+    run.close()
+    return opened(run).settings == run.settings
+
+
+def test_two_writers_are_refused(tmp_path: Path) -> None:
+    first = create(tmp_path / "run")
+    for _ in range(2):
+        with pytest.raises(UserError, match="^output: another process is writing .*run'; wait for it or stop it"):
+            Run.open(first.folder)
+    first.close()
+    second = Run.open(first.folder)
+    with pytest.raises(UserError, match="another process"):
+        Run.open(first.folder)
+    second.close()
+    assert opened(first).lines == []
 
 
 def test_names_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    config = TuneConfig(task="superglue/cb", optimizer="nevergrad:PSO", seed=7)
-    names = [Run.create(config, CPU, "").folder for _ in range(3)]
+    config = settings(task="superglue/cb", optimizer="nevergrad:PSO", seed=7)
+    names = [Run.create(config, CPU, "", {}).folder for _ in range(3)]
     assert names[0] == Path("runs") / "superglue-cb-nevergrad-PSO-seed7"
     assert [name.name[len(names[0].name) :] for name in names] == ["", "-2", "-3"]
-    own = Run.create(TuneConfig(train_file="some/where/mine.csv"), CPU, "").folder
+    own = Run.create(settings(task="", train_file="some/where/mine.csv"), CPU, "", {}).folder
     assert own.name == "mine-cma-seed13"
 
 
-def test_subspace_tensors(run: Run) -> None:
-    measured = [{"h.0.q/a": torch.randn(2, 3), "hidden_std": torch.tensor(0.5)}, {"h.1.q/a": torch.randn(3, 2).T}]
-    run.save_subspace(measured)
-    read = run.load_subspace(2)
-    assert [sorted(part) for part in read] == [sorted(part) for part in measured]
-    assert all(torch.equal(read[i][name], tensor) for i, part in enumerate(measured) for name, tensor in part.items())
-    with pytest.raises(UserError, match=r"subspace\.safetensors"):
-        run.load_subspace(1)
-    file = run.folder / "subspace.safetensors"
+def test_what_was_measured(tmp_path: Path) -> None:
+    measured = {"0/q/a": torch.randn(2, 3), "0/hidden_std": torch.tensor(0.5), "1/q/a": torch.randn(3, 2).T}
+    run = create(tmp_path / "run", measured)
+    read = run.measured()
+    assert read.keys() == measured.keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in measured.items())
+    file = run.folder / "measured.safetensors"
     file.write_bytes(file.read_bytes()[:-4])
-    with pytest.raises(UserError, match="damaged"):
-        run.load_subspace(2)
+    with pytest.raises(UserError, match=r"^resume: .*measured\.safetensors' is damaged"):
+        run.measured()
     file.unlink()
-    with pytest.raises(UserError, match="missing"):
-        run.load_subspace(2)
+    with pytest.raises(UserError, match=r"^resume: .*measured\.safetensors' is missing"):
+        run.measured()
+
+
+def test_a_state_belongs_to_a_generation_of_the_log(run: Run) -> None:
+    assert run.load_state() == ({}, 0)
+    for number in range(3):
+        run.log(line(number, [0.25] * (number > 0)))
+    run.save_state({"now": torch.tensor([1.0, 2.0])}, 2)
+    tensors, generation = opened(run).load_state()
+    assert (tensors["now"].tolist(), generation) == ([1.0, 2.0], 2)
+    file = run.folder / "log.jsonl"
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:2]))
+    with pytest.raises(UserError, match="is of generation '2', which the log does not have"):
+        opened(run).load_state()
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
 
 
 def test_files_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "scores.json"
     write_text(file, "old")
 
-    def full(self: Path, other: Path) -> None:
-        raise OSError("no more room")
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "rename", full)
-    with pytest.raises(OSError, match="no more room"):
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(UserError, match=r"^output: cannot write .*scores\.json' \(No space left on device\)"):
         write_text(file, "new")
     assert file.read_text(encoding="utf-8") == "old"
 
 
+def test_a_full_disk_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.log(line(0, []))
+    before = run.logged()
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(logs.os, "open", full)
+    with pytest.raises(UserError, match=r"^output: cannot write the log of .*run' \(No space left on device\)$"):
+        run.log(line(1, [0.5]))
+    monkeypatch.undo()
+    monkeypatch.setattr(files, "save_file", full)
+    with pytest.raises(UserError, match=r"^output: cannot write .*state\.safetensors'"):
+        run.save_state({"now": torch.ones(2)}, 0)
+    assert run.logged() == before
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EROFS, "Read-only")]
+)
+def test_a_folder_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError, match=rf"^output: cannot make .*run' \({error.strerror}\)$"):
+        create(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_is_a_link_is_not_followed(tmp_path: Path, run: Run) -> None:
+    target = tmp_path / "mine.txt"
+    target.write_text("precious", encoding="utf-8")
+    (run.folder / "log.jsonl").symlink_to(target)
+    with pytest.raises(UserError, match="^output: cannot write the log"):
+        run.log(line(0, []))
+    assert target.read_text(encoding="utf-8") == "precious"
+
+
+def test_tensors_and_their_hash(tmp_path: Path) -> None:
+    file = tmp_path / "t.safetensors"
+    assert file_hash(file) == ""
+    write_tensors(file, {"a": torch.arange(6).view(2, 3).T}, {"generation": "3"})
+    first = file_hash(file)
+    tensors, metadata = read_tensors(file)
+    assert (tensors["a"].tolist(), metadata) == ([[0, 3], [1, 4], [2, 5]], {"generation": "3"})
+    assert torch.equal(load_file(file)["a"], tensors["a"])
+    write_tensors(file, {"a": torch.arange(6).view(2, 3).T + 1})
+    assert file_hash(file) != first
+    assert [path.name for path in tmp_path.iterdir()] == ["t.safetensors"]
+
+
+# -- what people see ------------------------------------------------------------------------------------------------
+
+
+def encoder(kind: str, prompt: Prompt, new_tokens: int = 0) -> Any:
+    return SimpleNamespace(kind=kind, prompt=prompt, task=SimpleNamespace(new_tokens=new_tokens))
+
+
 def test_the_card_says_what_was_measured() -> None:
-    config = TuneConfig(model="org/model", optimizer="cma", subspace="xs", rank=2, seed=3)
-    scores = {
-        "task": "superglue/cb", "evaluations": 40, "token_layers": 1234, "selected_at": 20,
+    config = settings(model="org/model", optimizer="cma", subspace="xs", rank=2, seed=3)
+    scores: dict[str, Any] = {
+        "model": "org/model", "task": "superglue/cb", "evaluations": 40, "token_layers": 1234, "selected_at": 20,
         "examples": {"train": 32, "dev": 31, "test": 56},
         "dev_zero_shot": {"accuracy": 50.0, "f1": 40.0}, "dev_tuned": {"accuracy": 75.0, "f1": 70.5},
         "zero_shot": {"accuracy": 48.21, "f1": 33.333}, "tuned": {"accuracy": 71.43, "f1": 50.0},
     }  # fmt: skip
-    card = model_card(config, scores, "causal", Prompt("{premise} {mask}", ("Yes", "No")))
+    asked = encoder("causal", Prompt("{premise} {mask}", ("Yes", "No")))
+    card = model_card(config, scores, asked)
     head = yaml.safe_load(card.split("---\n")[1])
     assert head == {"base_model": "org/model", "library_name": "peft", "tags": ["dfolora", "lora"]}
     for row in (
@@ -173,30 +381,52 @@ def test_the_card_says_what_was_measured() -> None:
         "| test | 56 | f1 | 33.33 | 50.00 |",
     ):
         assert row in card.splitlines()
+    for text in ("`superglue/cb`", "    {premise} {mask}\n", "    Yes, No\n", "32 examples (1234 token-layers)"):
+        assert text in card
+    assert "AutoModelForCausalLM" in card
     untested = replace(config, test_split="none")
     scores |= {"examples": {"train": 32, "dev": 31, "none": 0}, "zero_shot": {}, "tuned": {}}
-    assert "none" not in model_card(untested, scores, "causal", Prompt("{premise} {mask}", ("Yes", "No")))
-    assert "`superglue/cb`, prompt `{premise} {mask}`, answers: Yes, No." in card
-    assert "32 examples (1234 token-layers)" in card
-    assert "AutoModelForCausalLM" in card
+    assert "none" not in model_card(untested, scores, asked)
 
 
 def test_progress_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
-    """One line at the start, one at the end, warnings at 1, 10, 100 ... whole generations without a loss."""
-    config = TuneConfig(model="m", budget=120, population=4)
-    best = generation(0, [])
+    """Two lines at the start, one at the end, warnings at 1, 10, 100 ... whole generations without a loss."""
+    config = settings(task="", train_file="train.csv", budget=120, population=4)
+    best = line(0, [])
     best.dev = {"metrics": {}, "main": 62.5, "loss": 0.1}
-    with Display(config, "file:train") as display:
+    with Display() as display:
         display.started(Run(Path("a [bold] run :smile:"), config, [best]))
         display.progress(best, best)
         for number in range(1, 31):
-            display.progress(generation(number, [None] * 4 if number > 10 else [0.5, None, 0.25, 1.0]), best)
+            display.progress(line(number, [None] * 4 if number > 10 else [0.5, None, 0.25, 1.0]), best)
     out, err = capsys.readouterr()
     assert out == ""
     lines = err.splitlines()
     assert lines[0].startswith("resuming a [bold] run :smile: after 0 evaluations")
     assert lines[1].startswith("tuning m for file:train: cma in pca, seed 13, budget 120 evaluations")
-    assert lines[2].startswith("sweep 1 layer 0 loss - dev best 62.5 | 0/120 evaluations")
-    assert [line.split(":")[1] for line in lines if "warning" in line] == [" generation 11", " generation 20"]
-    assert lines[-1].startswith("sweep 1 layer 0 loss nan dev best 62.5 | 120/120 evaluations")
+    assert lines[2].startswith("sweep 1 layer 0 loss - dev 62.5 0/120 ")
+    assert [each.split(":")[1] for each in lines if "warning" in each] == [" generation 11", " generation 20"]
+    assert lines[-1].startswith("sweep 1 layer 0 loss nan dev 62.5 120/120 ")
     assert len(lines) == 6
+
+
+def test_the_line_fits_a_terminal() -> None:
+    """Beside a bar of ten columns, on 80."""
+    best = replace(line(0, []), dev={"metrics": {}, "main": 100.0, "loss": 0.1})
+    busy = replace(line(9999, [12.3456]), sweep=999, layer=31, evaluations=20_000)
+    text = progress_line(busy, best, 40_000, 1234.5)
+    assert text == "sweep 999 layer 31 loss 12.346 dev 100.0 20000/40000 1234.5/s 0:16 left"
+    assert len(text) <= 80 - 1 - 10 + 2
+    assert progress_line(line(1, [0.5]), best, 8, 0.0).endswith(" 4/8 0.0/s ? left")
+    assert progress_line(line(1, [0.5]), best, 40_004, 1.0).endswith(" 11:06:40 left")
+
+
+def test_nothing_is_written_where_nothing_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="is not a run folder"):
+        Run.open("nothing")
+    (tmp_path / "some").mkdir()
+    with pytest.raises(UserError, match=r"has no config\.yaml"):
+        Run.open("some")
+    assert sorted(os.listdir(tmp_path)) == ["some"]
+    assert os.listdir(tmp_path / "some") == []

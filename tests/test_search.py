@@ -257,7 +257,7 @@ def test_a_model_that_is_broken_from_the_start(tune: Tune, monkeypatch: pytest.M
     assert tune.command("tune", "--model", model("masked"), *tune.files, *SMALL, "--output", output) == 2
     assert "--dtype" in tune.command.err
     assert "nan" in tune.command.err
-    assert tune.command.err.count("\n") == 1
+    assert len(tune.command.said) == 1
     assert not output.exists()
 
 
@@ -265,7 +265,7 @@ def test_a_repeated_line_of_another_size() -> None:
     search, z = Search.__new__(Search), torch.zeros(4, 2)
     search._ask = lambda before: (0, z)  # type: ignore[method-assign]
     line = Line(generation=1, checksum=checksum(z), losses=[1.0, 2.0, 3.0])
-    with pytest.raises(UserError, match="^resume: generation 1 has 3 losses for 4 candidates"):
+    with pytest.raises(UserError, match=r"^resume: generation 1 has 3 losses for 4 candidates"):
         search.repeat(Line(), line)
     line.checksum = checksum(z + 1)
     with pytest.raises(UserError, match="generation 1 is not the logged one"):

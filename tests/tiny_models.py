@@ -150,6 +150,11 @@ class Command:
         self.out, self.err = self.capsys.readouterr()
         return code
 
+    @property
+    def said(self) -> list[str]:
+        """The lines of standard error but for those that name what is waited for."""
+        return [line for line in self.err.splitlines() if not line.startswith(("loading ", "measuring ", "scoring "))]
+
     def json(self, *arguments: object) -> dict[str, Any]:
         """The object that a successful call with ``--json`` prints, and nothing else."""
         assert self(*arguments, "--json") == 0, self.err

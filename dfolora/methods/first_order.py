@@ -130,8 +130,8 @@ class FirstOrder(Method[Problem[Adapter]]):
     # -- interruption -----------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
-        """The factors, the best ones so far, AdamW's moments and the layers that they are of."""
-        tensors = {"layers": torch.tensor(self.layers)}
+        """The factors, the best ones so far, and AdamW's moments."""
+        tensors: dict[str, Tensor] = {}
         for what, factors in (("now", self.adapter.state()), ("best", self.problem.selection.state)):
             for layer in factors:
                 for name, (a, b) in layer.items():

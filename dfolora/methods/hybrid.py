@@ -18,6 +18,7 @@ used, but **their meaning, their values and all defaults below are ours, not the
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,6 +91,21 @@ class Hybrid(FirstOrder):
             [tokens[place] * size for place, size in zip(places, sizes, strict=True)],
         )
 
+    def origin(self) -> dict[str, Any]:
+        return {"layers": self.layers}
+
+    def check_origin(self, note: dict[str, Any] | None) -> None:
+        """Take the layers that the run began with: on another machine, rounding may have chosen others."""
+        layers = (note or {}).get("layers")
+        every = range(len(self.adapter.layers))
+        if not isinstance(layers, list) or not layers or not all(layer in every for layer in layers):
+            raise UserError(f"resume: the log's first line names {layers!r} as the first-order layers")
+        for factor in self.factors:
+            factor.requires_grad_(False)
+        self._split(layers)
+        for factor in self.factors:
+            factor.requires_grad_(True)
+
     def repeat(self, before: Line, line: Line) -> None:
         if self.estimator is None:
             return
@@ -99,8 +115,6 @@ class Hybrid(FirstOrder):
         self.estimator.tell(losses)
 
     def restore(self, tensors: dict[str, Tensor], after: Line | None) -> None:
-        if tensors.get("layers", torch.tensor(self.layers)).tolist() != self.layers:
-            raise UserError("resume: another choice of first-order layers than the run's; has the device changed?")
         super().restore(tensors, after)
         if self.estimator is None or not tensors:
             return
@@ -121,7 +135,7 @@ class Hybrid(FirstOrder):
         if self.others:
             dim = sum(part.dim for part in self.others.values())
             self.estimator = self.make_estimator(dim, self.alpha * self.lr)
-            self.size = 1 + self.population
+        self.size = 1 + (self.population if self.others else 0)
 
     def _step(self) -> Tensor:
         if self.estimator is None:

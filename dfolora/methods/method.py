@@ -50,6 +50,10 @@ class Method(ABC, Generic[P]):
             UserError: the line is not that of this run.
         """
 
+    def remark(self) -> str:
+        """What the user should know before the first step; '' where there is nothing."""
+        return ""
+
     def origin(self) -> dict[str, Any] | None:
         """The note of line 0: what ``repeat`` must start from."""
         return None

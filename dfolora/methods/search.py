@@ -48,17 +48,28 @@ class Search(Method[AdapterProblem]):
             make_optimizer: builds the optimizer of a part.
             population: evaluations of a generation, at most.
             budget, dev_every: as for ``Method``; without ``dev_every`` the dev set is looked at once per sweep.
-            visit: generations per visit of a part.
+            visit: generations per visit of a part, at least; rounded up to what its optimizer needs.
             shown: ``incumbent``, or ``sample``: the dev set is shown the last candidate, as DFO-LoRA's release does.
         """
         super().__init__(problem, budget, dev_every)
         self.size = population
-        self.visit = visit
         self.shown = shown
         self.optimizers = [make_optimizer(index, part.dim) for index, part in enumerate(problem.parts)]
+        step = max(optimizer.visit for optimizer in self.optimizers)
+        self.visit = -(-visit // step) * step
         self._batches: list[Tensor | None] = [None] * len(problem.parts)
         self._workers: Executor | None = None
         self._asked: tuple[int, Tensor] | None = None
+
+    def remark(self) -> str:
+        reached = -(-(self.budget // self.size) // self.visit)
+        parts = len(self.optimizers)
+        if reached >= parts:
+            return ""
+        return (
+            f"a budget of {self.budget} evaluations moves the first {reached} of {parts} layers only; "
+            f"one sweep takes {parts * self.visit * self.size}"
+        )
 
     def step(self, before: Line) -> Step:
         part, z = self._ask(before)

@@ -19,6 +19,7 @@ from dfolora.optimizers.make import (
     make_optimizer,
     optimizer_names,
     options_of,
+    takers,
 )
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "make_optimizer",
     "optimizer_names",
     "options_of",
+    "takers",
 ]

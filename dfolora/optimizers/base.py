@@ -68,6 +68,7 @@ class Optimizer(ABC):
 
     least_population = 1
     touches_globals: ClassVar[bool] = False  # whether it changes, if only for a while, what all threads share
+    visit: ClassVar[int] = 1  # a visit of a layer lasts a multiple of so many generations
     wants: ClassVar[str] = "losses"  # or "example_losses" or "scores": what an Evaluation must hold beside the losses
 
     def __init__(
@@ -193,14 +194,15 @@ class Optimizer(ABC):
             ValueError: not one loss per candidate.
             UserError: the optimizer wants more than what is told.
         """
-        told = evaluation if isinstance(evaluation, Evaluation) else None
-        if self.wants != "losses" and (told is None or getattr(told, self.wants) is None):
+        losses = self._fitting(evaluation.losses if isinstance(evaluation, Evaluation) else evaluation)
+        told = evaluation if isinstance(evaluation, Evaluation) else Evaluation(torch.from_numpy(losses))
+        if getattr(told, self.wants) is None:
             raise UserError(
                 f"optimizer: {type(self).__name__} needs {_MISSING[self.wants]}; choose an objective of class scores, "
                 "such as cross-entropy, or an optimizer that takes losses, such as cma"
             )
-        points, losses = self._evaluated(told.losses if told is not None else evaluation)
-        self.summary = None if told is None else self._summary(points, losses, told)
+        points = self._take(losses)
+        self.summary = self._summary(points, losses, told)
         self._learn(points, losses)
 
     def note(self) -> dict[str, Any] | None:
@@ -217,7 +219,8 @@ class Optimizer(ABC):
         Raises:
             RuntimeError, ValueError: as ``tell``.
         """
-        points, values = self._evaluated(losses)
+        values = self._fitting(losses)
+        points = self._take(values)
         self.summary = note
         self._learn(points, values)
 
@@ -225,25 +228,30 @@ class Optimizer(ABC):
         """What the layer should hold now: (d,) float32 on the CPU, finite; zeros until a finite loss has been told."""
         return torch.from_numpy(np.clip(self._held, -self._limit, self._limit).astype(np.float32))
 
-    def _evaluated(self, losses: Any) -> tuple[Points, Points]:
-        """The candidates that were asked, and their losses (P,), all finite; they are asked no more."""
+    def _fitting(self, losses: Losses) -> Points:
+        """The losses as (P,), if there is one for each candidate that was asked."""
         if self._asked is None:
             raise RuntimeError("tell: nothing has been asked; call ask first")
         raw = losses.detach().to("cpu", torch.float64).numpy() if isinstance(losses, torch.Tensor) else losses
         values = np.array(raw, dtype=np.float64)
         if values.shape != (len(self._asked),):
             raise ValueError(f"tell: got losses of shape {values.shape} for {len(self._asked)} candidates")
+        return values
+
+    def _take(self, losses: Points) -> Points:
+        """The candidates that were asked, (P, d), asked no more; a penalty in the place of each loss that is none."""
+        assert self._asked is not None
         points, self._asked = self._asked, None
-        finite = np.isfinite(values)
+        finite = np.isfinite(losses)
         if finite.any():
-            best = int(np.argmin(np.where(finite, values, math.inf)))
-            if values[best] < self._best[0]:
-                self._best = (float(values[best]), points[best].copy())
-            worst = float(values[finite].max())
+            best = int(np.argmin(np.where(finite, losses, math.inf)))
+            if losses[best] < self._best[0]:
+                self._best = (float(losses[best]), points[best].copy())
+            worst = float(losses[finite].max())
             self._worst = worst if self._worst is None else max(self._worst, worst)
-        values[~finite] = self._penalty()
+        losses[~finite] = self._penalty()
         self.finite = finite
-        return points, values
+        return points
 
     def _learn(self, points: Points, losses: Points) -> None:
         self._tell(points, losses)

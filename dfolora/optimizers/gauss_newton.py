@@ -49,6 +49,7 @@ class GaussNewton(Optimizer):
     """
 
     wants: ClassVar[str] = "scores"
+    visit: ClassVar[int] = 2  # what scores say of a step is true as long as the other layers stay
     least_population = 2
 
     def __init__(
@@ -78,7 +79,8 @@ class GaussNewton(Optimizer):
 
     def _ask(self) -> Points:
         if self._step is not None:
-            return self._x + self._lengths[:, None] * self._step
+            # Where no step is promised x alone is asked, so that a step is always two generations.
+            return self._x + (self._lengths if self._step.any() else np.zeros(1))[:, None] * self._step
         normal = self.rng.standard_normal((self.dim, min(self.dim, self.population - 1)))
         directions = np.linalg.qr(normal)[0].T
         return np.concatenate([self._x[None], self._x + self.sigma * math.sqrt(self.dim) * directions])
@@ -100,7 +102,7 @@ class GaussNewton(Optimizer):
             self._move(points, losses)
 
     def _suggest(self, points: Points, losses: Points) -> None:
-        """The step that the probes' scores suggest; none where x itself has no loss, or nothing is promised."""
+        """The step that the probes' scores suggest; none where x itself has no loss."""
         coefficients = np.array((self.summary or {}).get("coefficients", ()), dtype=np.float64)
         if len(coefficients) != len(points) - 1:
             raise UserError(
@@ -108,8 +110,8 @@ class GaussNewton(Optimizer):
             )
         # The probes as they were evaluated: rounded, and cut off at a bound. einsum adds in one order, threads or not.
         step = np.einsum("p,pd->d", coefficients, points[1:] - points[0])
-        if self.finite[0] and step.any():
-            self._step, self._loss, self._promise = step, float(losses[0]), float((self.summary or {})["promise"])
+        self._step = step if self.finite[0] else np.zeros(self.dim)
+        self._loss, self._promise = float(losses[0]), float((self.summary or {})["promise"])
 
     def _move(self, points: Points, losses: Points) -> None:
         """Take the best length, and judge the linear model by length 1, which comes first."""

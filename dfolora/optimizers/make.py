@@ -176,19 +176,19 @@ def _refuse_options(optimizer: Source, options: Mapping[str, Any]) -> None:
     label = optimizer if isinstance(optimizer, str) else getattr(optimizer, "__name__", type(optimizer).__name__)
     for name in options:
         if name not in takes:
-            others = _takers(name)
+            others = takers(name)
             if others:
                 raise UserError(f"{name}: {label} does not take it; it is for {', '.join(others)}")
             raise UserError(f"{name}: {label} has no such option; it takes {', '.join(takes) or 'none'}")
 
 
-def _takers(option: str) -> list[str]:
+def takers(option: str) -> list[str]:
     """The registered optimizers that have an option of that name."""
-    takers = []
+    taking: list[str] = []
     for name in optimizer_names():
         with suppress(UserError):  # another package's, which cannot be imported
-            takers += [name] if option in options_of(name) else []
-    return takers
+            taking += [name] if option in options_of(name) else []
+    return taking
 
 
 def _called(build: Callable[..., Optimizer], arguments: dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
+from dfolora.errors import UserError
 from dfolora.task import Kind
 
 # Scripts that put no space between words and are not as wide as Chinese characters are: Thai, Lao, Tibetan, Burmese,
@@ -34,24 +35,33 @@ class AnswerTokens:
         """
         if self.kind == "causal" and before.endswith("\n"):
             # Tokens behind the line's end: SentencePiece begins a text with a space, which is not there.
-            return self._behind("\n", answer) or self._ids(answer)
+            return self._behind("\n", answer) or self.ids(answer)
         if before.endswith((" ", "\n")) or (self.kind == "causal" and takes_a_space(before)):
-            ids = self._ids(" " + answer)
+            ids = self.ids(" " + answer)
         else:
-            ids = (self._behind(before[-1], answer) if self.kind == "causal" and before else []) or self._ids(answer)
+            ids = (self._behind(before[-1], answer) if self.kind == "causal" and before else []) or self.ids(answer)
         # SentencePiece gives a text that starts with a space a piece of its own for it.
         return ids[1:] if len(ids) > 1 and self.tokenizer.convert_ids_to_tokens(ids[:1]) == ["▁"] else ids
 
     def _behind(self, text: str, answer: str) -> list[int]:
         """What the tokens of an answer are right behind a text; nothing where the two share a token."""
-        front, both = self._ids(text), self._ids(text + answer)
+        front, both = self.ids(text), self.ids(text + answer)
         return both[len(front) :] if both[: len(front)] == front else []
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def ids(self, text: str, special: bool = False) -> list[int]:
+        """Tokens of a text by itself; ``special``: with what the tokenizer puts around every text.
+
+        Raises:
+            UserError: it is no text that can be written, such as half of a surrogate pair.
+        """
+        try:
+            # Not verbose: what is too long for the model is cut later, and nothing to warn of.
+            return list(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+        except (TypeError, UnicodeError) as error:
+            raise UserError(f"the text {text[:40]!r} cannot be tokenised; it is no text that can be written") from error
 
     def _end(self) -> list[int]:
-        plain, full = self._ids("a"), list(self.tokenizer("a")["input_ids"])
+        plain, full = self.ids("a"), self.ids("a", special=True)
         for start in range(len(full) - len(plain) + 1):
             if plain and full[start : start + len(plain)] == plain:
                 return full[start + len(plain) :]

@@ -127,10 +127,6 @@ class PromptEncoder:
                 rows.append(self._choice_row(example, choice, (index, owner)))
         return rows
 
-    def check(self, examples: Sequence[Example]) -> None:
-        for example in examples:
-            self._fit(example, self._render, 0)
-
     def prompts(self, examples: Sequence[Example]) -> list[list[int]]:
         """Token ids of what is left of the answer, by example: what a causal model generates from."""
         return [self._fit(example, self._render, 0) for example in examples]
@@ -235,7 +231,7 @@ class PromptEncoder:
             # Cut by characters in proportion to the excess, a little more each time round, at a word's end if
             # there is one: not every language puts spaces between words.
             text = fields[name]
-            tokens = max(1, len(self._tokenise(text, special=False)))
+            tokens = max(1, len(self.words.ids(text)))
             keep = int(len(text) * max(0.0, 1 - (len(ids) - limit + 1) / tokens))
             fields[name] = text[: min(keep, len(text) - 1)].rsplit(" ", 1)[0]
             ids = self._ids(render(fields))
@@ -247,7 +243,7 @@ class PromptEncoder:
         return ids
 
     def _ids(self, text: str) -> list[int]:
-        ids = self._tokenise(text, special=True)
+        ids = self.words.ids(text, special=True)
         end = self.words.end
         if self.kind == "causal" and end and len(ids) > len(end) and ids[-len(end) :] == end:
             # What the tokenizer ends every text with: the answer is to be predicted from the text itself.
@@ -255,13 +251,6 @@ class PromptEncoder:
         # Some give nothing at all for an empty text; a row is read at a token, so it has one.
         blank = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
         return ids or [next(token for token in blank if token is not None)]
-
-    def _tokenise(self, text: str, special: bool) -> list[int]:
-        try:
-            # Not verbose: what is too long for the model is cut here, and nothing to warn of.
-            return list(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
-        except (TypeError, UnicodeError) as error:
-            raise UserError(f"the text {text[:40]!r} cannot be tokenised; it is no text that can be written") from error
 
     def _decoder_start(self) -> list[int]:
         model = self.language_model.model

@@ -73,7 +73,9 @@ class Run:
             raise UserError(f"output: {str(folder)!r} {what}; choose another folder, or --resume it if it is a run")
         settings = dataclasses.replace(settings, output=str(folder))
         partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+        _remove_left_behind(folder)
         try:
+            shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had our number
             partial.mkdir(parents=True)
             lock = _locked(partial)
             write_text(partial / "environment.json", json.dumps(environment(device, data_checksum), indent=2) + "\n")
@@ -139,7 +141,9 @@ class Run:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(f"resume: {str(path)!r} is missing or damaged") from error
         if known != data_checksum:
-            raise UserError(f"resume: the data or the tokenizer of {str(self.folder)!r} have changed since it began")
+            raise UserError(
+                f"resume: the data, the model or the tokenizer of {str(self.folder)!r} have changed since it began"
+            )
 
     def rewrite(self, generation: int) -> None:
         """Make the files those of a run that goes on after a generation; what the log says after it is run again."""
@@ -245,6 +249,16 @@ def _locked(folder: Path) -> FileLock:
     except OSError as error:
         raise UserError(f"output: cannot write {str(folder)!r} ({error.strerror})") from error
     return lock
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """Remove what processes left that were killed before their folder was whole; one that lives holds its lock."""
+    for partial in folder.parent.glob(f"{folder.name}.partial-*"):
+        try:
+            _locked(partial).release()
+        except UserError:
+            continue
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _start(folder: Path, settings: TuneSettings) -> str:

@@ -16,8 +16,8 @@ class Listener:
     def stage(self, text: str) -> None:
         """Something that takes a while begins: loading, measuring, scoring."""
 
-    def started(self, run: Run) -> None:
-        """The run folder exists and the search begins."""
+    def started(self, run: Run, remark: str = "") -> None:
+        """The run folder exists and the search begins; ``remark`` is what the user should know of it, if anything."""
 
     def progress(self, line: Line, best: Line) -> None:
         """A step is in the log; ``best`` is the line whose adapter the dev set likes best so far."""

@@ -159,7 +159,7 @@ def read(path: Path, before: str) -> list[Line]:
             raise UserError(f"resume: {str(path)!r}, line {number} is not a generation ({error})") from error
         if line.chain != _chain(line, before):
             raise UserError(
-                f"resume: {str(path)!r}, line {number} is not as it was written, or what the run starts from has changed"
+                f"resume: {str(path)!r}, line {number} is not as it was written, or the run's settings have changed"
             )
         before = line.chain
         lines.append(line)

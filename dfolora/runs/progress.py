@@ -54,7 +54,7 @@ class Display(Listener):
             self.last_stage = time.monotonic()
             self._print(text)
 
-    def started(self, run: Run) -> None:
+    def started(self, run: Run, remark: str = "") -> None:
         """The run folder exists: say where it is, so that it can be resumed."""
         self.run = run
         self.replayed = run.lines[-1].evaluations if run.lines else 0
@@ -62,11 +62,14 @@ class Display(Listener):
         settings = run.settings
         if run.lines:
             self._print(f"resuming {run.folder} after {self.replayed} evaluations")
+        task = name_of(settings.task) or f"file:{Path(settings.train_file).stem}"
         self._print(
-            f"tuning {name_of(settings.model)} for {name_of(settings.task) or f'file:{Path(settings.train_file).stem}'}: "
+            f"tuning {name_of(settings.model)} for {task}: "
             f"{how_it_works(settings)}, seed {settings.seed}, budget {settings.evaluations} evaluations; "
             f"run folder {run.folder}"
         )
+        if remark:
+            self._print(f"note: {remark}")
         self.bar.update(self.row, total=settings.evaluations, completed=self.replayed)
 
     def interrupted(self) -> None:

@@ -81,10 +81,10 @@ def optimizer_options(kind: type[TuneSettings], optimizer: Any = None) -> dict[s
 
 def refusal(name: str, kind: type[TuneSettings], optimizer: Any = None) -> UserError:
     """The error for an option that a method and its optimizer do not take: who does, or what is meant."""
-    from dfolora.optimizers import REGISTRY, options_of
+    from dfolora.optimizers import takers
 
     methods = [m.method for m in METHODS.values() if name in {field.name for field in dataclasses.fields(m)}]
-    optimizers = [other for other in REGISTRY.names() if name in options_of(other)]
+    optimizers = takers(name)
     default = {field.name: field.default for field in dataclasses.fields(kind)}.get("optimizer")
     if optimizers and default is not None and kind.method != "full-parameter":
         return UserError(f"{name}: {as_text(optimizer or default)} does not take it; it is for {', '.join(optimizers)}")

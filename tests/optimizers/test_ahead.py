@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from threadpoolctl import threadpool_info
+from told import tell
 
 from dfolora.optimizers import Optimizer, make_optimizer, optimizer_names
 from dfolora.optimizers.ahead import threads, threads_beside
@@ -37,7 +38,7 @@ def record(names: list[str], workers: Executor | None, dim: int = 8) -> list[Any
         for search in searches:
             found.append(search.begins)
             z = search.ask()
-            search.tell(losses_of(z, generation))
+            tell(search, losses_of(z, generation))
             if workers is not None:
                 search.ask_ahead(workers)
             found += [z.tolist(), search.incumbent().tolist()]

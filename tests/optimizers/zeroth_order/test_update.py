@@ -62,7 +62,7 @@ def test_the_limit_and_the_callers_copies() -> None:
 
 @pytest.mark.parametrize(
     ("name", "lr", "named"),
-    [("amad", 0.1, "update: unknown 'amad'.*'adam'"), ("sgd", 0.0, "lr: 0.0"), ("sgd", float("nan"), "lr: nan")],
+    [("amad", 0.1, "update: unknown 'amad'.*adam"), ("sgd", 0.0, "lr: 0.0"), ("sgd", float("nan"), "lr: nan")],
 )
 def test_what_cannot_work_is_refused(name: str, lr: float, named: str) -> None:
     with pytest.raises(UserError, match=named):

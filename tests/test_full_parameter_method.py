@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tiny_models import Command, Tune, log, model
+import yaml
+from test_resume import chained, read
+from tiny_models import SMALL, Command, Tune, log, model
 
-from dfolora import api as jobs
-from dfolora.methods.full_parameter import FullParameter, Log
+from dfolora.methods.full_parameter import FullParameter
+from dfolora.methods.full_parameter.method import move_to
 from dfolora.models import load as models
+from dfolora.runs.log import Line
 from dfolora.settings.presets import PRESETS
 
 FULL = ["--method", "full-parameter", "--budget", "24", "--lr", "3e-3", "--sigma", "1e-2", "--dev-every", "6"]
@@ -65,21 +68,21 @@ def test_a_run_saves_the_model_of_its_best_look(tune: Tune, kind: str, optimizer
     assert found["metrics"] == scores["zero_shot"]
 
 
-def test_the_steps_of_a_run_give_the_weights_of_any_step(tune: Tune) -> None:
+def test_the_log_of_a_run_gives_the_weights_of_any_step(tune: Tune) -> None:
     scores, lines = tune("--population", 20, "--budget", 120, "--dev-every", 20, "--lr", 3e-3)
     assert 0 < scores["selected_at"] < 120
     steps = lines[[line["evaluations"] for line in lines].index(scores["selected_at"])]["generation"]
-    history = Log.load(Path(scores["run"]) / "steps.jsonl")
-    assert len(history.steps) == 6
+    assert len(lines) == 7
     again = models.load(model("masked")).model
     base = {name: tensor.clone() for name, tensor in again.named_parameters()}
-    history.steps = history.steps[:steps]
     mover = FullParameter(again, lambda: 0.0, population=20, eps=1e-2, seed=13)
-    mover.replay(history)
+    written = [Line(**line) for line in lines]
+    # the checksum of a line is that of the weights before it
+    move_to(written, steps, lines[steps + 1]["checksum"], mover)
     saved = weights(scores["model_folder"])
     assert same(saved, dict(again.named_parameters()))
     assert all(not torch.equal(saved[name], base[name]) for name in base)  # every weight matrix is tuned
-    assert {step.lr for step in history.steps} == {3e-3}
+    assert {line["note"]["lr"] for line in lines[1:]} == {3e-3}
 
 
 def test_steps_lower_the_loss(tune: Tune) -> None:
@@ -91,8 +94,9 @@ def test_steps_lower_the_loss(tune: Tune) -> None:
 def test_cost_is_counted_as_everywhere(tune: Tune) -> None:
     """As much as a candidate of a search over all layers at once, which is a whole forward, too."""
     scores, lines = tune()
-    search = ["--method", "gradient-free", "--mode", "joint", "--population", 4, "--lr", 0, "--sigma", 0.1]
-    other, others = tune(*search)
+    tune.base = [*SMALL, "--mode", "joint", "--dev-every", 6]
+    other, others = tune()
+    tune.base = FULL
     assert scores["token_layers"] == other["token_layers"]
     assert lines[0]["dev_token_layers"] == others[0]["dev_token_layers"]
     assert scores["forwards"] == 24 * lines[1]["forwards"] / 2
@@ -102,21 +106,19 @@ def test_cost_is_counted_as_everywhere(tune: Tune) -> None:
 
 
 @pytest.mark.parametrize("changes", [["--lr", "1e-4"], ["--batch", "3", "--optimizer", "guided", "--population", "4"]])
-@pytest.mark.parametrize(("logged", "stepped"), [(0, 0), (3, 3), (3, 4), (4, 3.5), (2.5, 3)])
-def test_an_interrupted_run_goes_on(tune: Tune, changes: list[str], logged: float, stepped: float) -> None:
-    """Whichever of its two files is ahead, or was being written."""
+@pytest.mark.parametrize("logged", [0, 3, 3.5, 4])
+def test_an_interrupted_run_goes_on(tune: Tune, changes: list[str], logged: float) -> None:
+    """Wherever its log ends, or while a line was being written."""
     scores, _ = tune(*changes)
     assert scores["selected_at"] > 0
     run = unfinished(scores)
-    for name, number in (("log.jsonl", logged), ("steps.jsonl", stepped)):
-        lines = (run / name).read_bytes().splitlines(keepends=True)
-        rest = lines[int(number) + 1] if number % 1 else b""
-        (run / name).write_bytes(b"".join(lines[: int(number) + 1]) + rest[: len(rest) // 2])
+    lines = (run / "log.jsonl").read_bytes().splitlines(keepends=True)
+    rest = lines[int(logged) + 1] if logged % 1 else b""
+    (run / "log.jsonl").write_bytes(b"".join(lines[: int(logged) + 1]) + rest[: len(rest) // 2])
     again = tune.command.json("tune", "--resume", run)
     paths = ("run", "model_folder", "seconds")
     assert {k: v for k, v in again.items() if k not in paths} == {k: v for k, v in scores.items() if k not in paths}
     assert log(run) == log(scores["run"])
-    assert (run / "steps.jsonl").read_bytes() == (Path(scores["run"]) / "steps.jsonl").read_bytes()
     assert same(weights(again["model_folder"]), weights(scores["model_folder"]))
 
 
@@ -137,35 +139,40 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(tune: Tune) -> None
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("change", "message"),
     [
-        ('"lr": 0.003', '"lr": 0.004', "step 4: the weights before it"),
-        ('"weights": {"0": ', '"weights": {"0": -', "step 4: the weights before it"),
-        ('"losses": [', '"losses": [9, ', "step 3: the weights before it or its losses"),
-        ('"lr": 0.003', '"lr": "x"', "is not the log of a full-parameter run"),
-        ('"lr": 0.003', '"lr": NaN', "is not the log of a full-parameter run"),
-        ('"losses": [', '"losses": null, "more": [', "is not the log of a full-parameter run"),
-        ('"weights": {"0"', '"weights": {"99999999999"', "is not the log of a full-parameter run"),
-        ('"step": 3', '"step": 4', "step 3 is missing"),
+        ({"lr": 0.004}, "the weights before generation 5 are not those of the log"),
+        ({"weights": {"0": 9.0}}, "the weights before generation 5 are not those of the log"),
+        ({"lr": "x"}, "the note of generation 4 is not that of a step"),
+        ({"lr": 1e999}, "line 5 is not a generation"),
+        ({"weights": {"99999999999": 1.0}}, "the note of generation 4 is not that of a step"),
+        ({"slopes": None}, "the note of generation 4 is not that of a step"),
+        (None, "the note of generation 4 is not that of a step"),
     ],
 )
-def test_steps_that_have_changed_are_not_gone_on_with(tune: Tune, old: str, new: str, message: str) -> None:
+@pytest.mark.parametrize("fits", [False, True], ids=["", "hashes made to fit"])
+def test_steps_that_have_changed_are_not_gone_on_with(
+    tune: Tune, change: dict[str, Any] | None, message: str, fits: bool
+) -> None:
     run = unfinished(tune()[0])
-    lines = (run / "steps.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    changed = lines[4].replace(old, new).replace("--", "")
-    assert changed != lines[4]
-    (run / "steps.jsonl").write_text("".join([*lines[:4], changed, *lines[5:]]), encoding="utf-8")
-    kept = (run / "log.jsonl").read_bytes()
+    lines = read(run)
+    lines[4]["note"] = change if change is None else lines[4]["note"] | change
+    if fits and change != {"lr": 1e999}:
+        chained(run, lines)
+    else:
+        (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        message = "line 5 is not a"
+    logged = (run / "log.jsonl").read_bytes()
     assert tune.command("tune", "--resume", run) == 2
+    assert "dfolora: --resume: " in tune.command.err
     assert message in tune.command.err
-    assert "steps.jsonl" in tune.command.err
-    assert len([line for line in tune.command.err.splitlines() if line.startswith("dfolora: ")]) == 1
-    assert (run / "log.jsonl").read_bytes() == kept
+    assert len(tune.command.said) == 1
+    assert (run / "log.jsonl").read_bytes() == logged
 
 
 def test_two_models_are_never_held_at_once(tune: Tune, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     loaded: list[weakref.ref[Any]] = []
-    load = jobs.models.load
+    load = models.load
 
     def watched(*arguments: Any) -> Any:
         assert not any(model() for model in loaded)
@@ -173,18 +180,20 @@ def test_two_models_are_never_held_at_once(tune: Tune, monkeypatch: pytest.Monke
         loaded.append(weakref.ref(found.model))
         return found
 
-    monkeypatch.setattr(jobs.models, "load", watched)
+    monkeypatch.setattr(models, "load", watched)
     tune()
-    assert len(loaded) == 2
+    assert len(loaded) == 3  # for the search, for the weights that it chose, for the scores of those as they were
 
 
-def test_a_run_of_other_weights_does_not_go_on(tune: Tune) -> None:
-    run = unfinished(tune()[0])
-    config = (run / "config.yaml").read_text(encoding="utf-8")
-    (run / "config.yaml").write_text(config.replace(model("masked"), model("masked", 1)), encoding="utf-8")
+def test_a_run_of_other_weights_does_not_go_on(tune: Tune, tmp_path: Path) -> None:
+    shutil.copytree(model("masked"), tmp_path / "model")
+    run = unfinished(tune("--model", tmp_path / "model")[0])
+    shutil.rmtree(tmp_path / "model")
+    shutil.copytree(model("masked", 1), tmp_path / "model")
     assert tune.command("tune", "--resume", run) == 2
-    assert "has the model changed? log: its base is" in tune.command.err
-    assert tune.command.err.count("\n") == 1
+    assert "--resume: the data, the model or the tokenizer" in tune.command.err
+    assert "changed since it began" in tune.command.err
+    assert len(tune.command.said) == 1
 
 
 def test_a_model_that_breaks_is_not_chosen(tune: Tune) -> None:
@@ -192,7 +201,7 @@ def test_a_model_that_breaks_is_not_chosen(tune: Tune) -> None:
     assert any(line["losses"] == [None, None] for line in lines[1:])
     assert scores["selected_at"] == 0
     assert same(weights(scores["model_folder"]), weights(model("masked")))
-    assert "every loss is NaN or infinite; lower --sigma or --lr?" in tune.command.err
+    assert "every loss is NaN or infinite; lower sigma or lr?" in tune.command.err
 
 
 def test_a_sentence_encoder_keeps_its_pooling(tune: Tune, tmp_path: Path) -> None:
@@ -209,7 +218,7 @@ def test_a_sentence_encoder_keeps_its_pooling(tune: Tune, tmp_path: Path) -> Non
 def test_the_card_says_how_to_load_the_model(tune: Tune) -> None:
     scores, _ = tune()
     card = (Path(scores["model_folder"]) / "README.md").read_text(encoding="utf-8")
-    assert "`spsa` on all weights" in card
+    assert "spsa on all weights" in card
     assert "rank" not in card
     assert "peft" not in card
     code = card.split("```python\n")[1].split("```")[0]
@@ -225,8 +234,8 @@ def test_the_presets_of_mezo(tune: Tune, preset: str) -> None:
     scores, lines = tune()
     size = PRESETS[preset]["population"] + (0 if preset == "mezo" else 2)
     assert [len(line["losses"]) for line in lines[1:]] == [size] * (12 // size)
-    head, first = map(json.loads, (Path(scores["run"]) / "steps.jsonl").read_text(encoding="utf-8").splitlines()[:2])
-    assert (head["settings"]["eps"], head["settings"]["paper_scale"], first["lr"]) == (1e-3, True, 1e-7)
+    config = yaml.safe_load((Path(scores["run"]) / "config.yaml").read_text(encoding="utf-8"))
+    assert (config["sigma"], config["paper_scale"], lines[1]["note"]["lr"]) == (1e-3, True, 1e-7)
 
 
 @pytest.mark.parametrize(
@@ -234,20 +243,20 @@ def test_the_presets_of_mezo(tune: Tune, preset: str) -> None:
     [
         (["--optimizer", "cma"], "--optimizer: unknown 'cma'"),
         (["--optimizer", "gredy"], "did you mean 'greedy'"),
-        (["--rank", 8], "--rank: --method full-parameter does not take it"),
-        (["--subspace", "xs"], "--subspace: --method full-parameter does not take it"),
-        (["--quantize", "8bit"], "--quantize: --method full-parameter does not take it"),
+        (["--rank", 8], "--rank: the method full-parameter does not take it; it is for search, first-order, hybrid"),
+        (["--subspace", "xs"], "--subspace: the method full-parameter does not take it; it is for search"),
+        (["--quantize", "8bit"], "--quantize: weights that are quantised cannot be moved"),
         (["--best-share", 0.25], "--best-share: spsa does not take it; it is for guided"),
-        (["--preset", "mezo-lora"], "--preset: mezo-lora is for --method gradient-free, not for full-parameter"),
-        (["--preset", "mezo", "--method", "gradient-free"], "--preset: mezo is for --method full-parameter"),
+        (["--preset", "mezo-lora"], "--preset: mezo-lora is for the method search, not for full-parameter"),
+        (["--preset", "mezo", "--method", "search"], "--preset: mezo is for the method full-parameter, not for search"),
         (["--optimizer", "guided", "--best-share", 1.5], "--best-share: 1.5 cannot work"),
-        (["--population", 1], "--population: 1 is too few"),
-        (["--optimizer", "greedy", "--population", 30], "--budget: 24 is less than one step, 32 evaluations"),
+        (["--population", 1], "--population: 1 cannot work; the least is 2"),
+        (["--optimizer", "greedy", "--population", 30], "--budget: 24 is less than one step of 32 evaluations"),
         (["--lr", "inf"], "--lr: inf cannot work"),
     ],
 )
 def test_what_cannot_work_is_refused(tune: Tune, tmp_path: Path, changes: list[object], message: str) -> None:
     assert tune.command("tune", *tune.flags(*changes), "--output", tmp_path / "never") == 2
     assert message in tune.command.err
-    assert tune.command.err.count("\n") == 1
+    assert len(tune.command.said) == 1
     assert not (tmp_path / "never").exists()
