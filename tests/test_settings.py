@@ -37,10 +37,7 @@ def fields(kind: type[Options]) -> dict[str, Any]:
 
 
 NUMBERS = [
-    (kind, name)
-    for kind in EVERY
-    for name, field in fields(kind).items()
-    if type(field.default) in (int, float)
+    (kind, name) for kind in EVERY for name, field in fields(kind).items() if type(field.default) in (int, float)
 ]
 ANY_VALUE = {int: 3, float: 0.25, bool: True, str: "word"}
 

@@ -113,9 +113,9 @@ class Adapter(TunedModel):
         """Make one candidate, factors of P = 1, the incumbent of a layer."""
         with torch.no_grad():
             for name, (a, b) in factors.items():
-                own_a, own_b = self.layers[layer].modules[name].factors()
-                own_a.copy_(a[0])
-                own_b.copy_(b[0])
+                current_a, current_b = self.layers[layer].modules[name].factors()
+                current_a.copy_(a[0])
+                current_b.copy_(b[0])
         self.moved(layer)
 
     def read(self, layer: int) -> Factors:
