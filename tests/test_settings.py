@@ -231,7 +231,7 @@ def test_python_yaml_and_flags_are_equal(
         if not fields(kind)[name].metadata.get("group") or special.get(name) == "":
             continue
         kinds = [each for each in ANY_VALUE if str(each.__name__) in str(hint)]
-        values[name] = special.get(name, ANY_VALUE[kinds[0]] if kinds else "text")
+        values[name] = special.get(name, ANY_VALUE[kinds[0]] if kinds else "word")
     assert len(values) > 20
     assert [name for name, value in values.items() if value == fields(kind)[name].default] == []
     own = {name: 0.25 for name in ("best_share",) if name not in values and "optimizer_options" in fields(kind)}
