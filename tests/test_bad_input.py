@@ -63,7 +63,7 @@ ONE_FLAG = [
     ("--budgt", "8", ["--budgt", "'--budget'"]),
     ("--budget", "lots", ["--budget", "lots"]),
     ("--budget", "2.5", ["--budget", "2.5"]),
-    ("--budget", "3", ["--budget", "3", "--population 4"]),
+    ("--budget", "3", ["--budget", "3", "one step of 4 evaluations"]),
     ("--seed", "-1", ["--seed", "-1"]),
     ("--seed", "99999999999", ["--seed", "99999999999"]),
     ("--sigma", "0", ["--sigma", "0"]),

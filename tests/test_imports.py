@@ -78,7 +78,9 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
 def test_only_the_doors_know_the_tasks() -> None:
     for file in files("dfolora"):
         tasks = {name for name in names_in(file) if name.startswith(("dfolora.tasks", "tasks"))}
-        assert not tasks or file.name in ("cli.py", "api.py", "opening.py", "registration.py", "task.py"), f"{file} imports {tasks}"
+        assert not tasks or file.name in ("cli.py", "api.py", "opening.py", "registration.py", "task.py"), (
+            f"{file} imports {tasks}"
+        )
 
 
 @pytest.mark.parametrize("room", ["dfolora", "tasks"])
