@@ -73,7 +73,7 @@ ONE_FLAG = [
     ("--population", "0", ["--population", "0"]),
     ("--rank", "0", ["--rank", "0"]),
     ("--rank", "33", ["--rank", "33", "32"]),
-    ("--subspace-dim", "1", ["subspace_dim", "1"]),
+    ("--subspace-dim", "1", ["--subspace-dim", "1"]),
     ("--target", "querry", ["--target", "querry", "'query'"]),
     ("--max-length", "9999", ["--max-length", "9999"]),
     ("--max-length", "3", ["--max-length", "3"]),

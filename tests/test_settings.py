@@ -183,12 +183,12 @@ def test_what_an_optimizer_takes_is_what_its_class_says(name: str) -> None:
         value = each.choices[0] if each.choices else {int: 2, float: 0.25, bool: True, str: "word"}[each.type]
         more = {"noise": "plane"} if wanted.startswith("plane") and "noise" in taken else {}
         if wanted in taken:
-            made = search(optimizer=name, population=4, budget=40, **{wanted: value}, **more)
+            made = search(optimizer=name, **{wanted: value}, **more)
             assert made.optimizer_options == {wanted: value, **more}
-            assert make_optimizer(name, 10, 4, **made.optimizer_options).dim == 10
+            assert make_optimizer(name, 10, 20, **made.optimizer_options).dim == 10
         else:
             with pytest.raises(UserError, match=f"^{wanted}: {name} does not take it"):
-                search(optimizer=name, population=4, budget=40, **{wanted: value})
+                search(optimizer=name, **{wanted: value})
 
 
 def test_an_optimizer_is_told_the_options_that_were_given() -> None:
