@@ -126,7 +126,7 @@ def test_what_is_refused_in_one_line(command: Command, tmp_path: Path, data: Pat
         (["--objective", "hinge"], "--objective: hinge compares classes"),
         (["--method", "first-order", "--objective", "hinge"], "--objective: hinge compares classes"),
         (["--model", other_model("masked")], "no prompt for a masked model, only causal"),
-        (["--max-length", 60], "--max-length: 60 tokens cannot hold the prompt"),
+        (["--max-length", 60], "train.jsonl:1: max_length: 60 tokens cannot hold its prompt"),
         (["--label-words", "a,b"], "--label-words"),
     ):
         assert command("tune", *flags(data, *changes, "--output", tmp_path / "run")) == 2
