@@ -60,6 +60,8 @@ def predict(
             listener.stage(f"{what}: {start} of {len(examples)} examples")
         part = examples[start : start + BATCH]
         engine = Engine(adapter, encoder.encode(part), chunk_tokens or 0)
+        if start == 0:
+            engine.verify({})
         if encoder.task.new_tokens:
             predicted += Answers(engine, encoder, part).incumbent().texts
         else:

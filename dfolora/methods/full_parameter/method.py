@@ -42,6 +42,7 @@ class AllWeights(Method[Problem[Bare]]):
         """
         super().__init__(problem, settings.evaluations, settings.dev_every)
         problem.check_base()
+        problem.engine.verify({})
         problem.engine.reset_counts()
         self.size = settings.size
         self._batch: Tensor | None = None
