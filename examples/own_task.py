@@ -18,7 +18,7 @@ print(dfolora.tune(str(MODEL_DIR), task, shots=2, budget=400).scores["tuned"])
 
 def recall(examples, predicted):
     """Percent of the bad ones that were seen."""
-    seen = [guess == 0 for example, guess in zip(examples, predicted) if example.label == 0]
+    seen = [guess == 0 for example, guess in zip(examples, predicted, strict=True) if example.label == 0]
     return {"recall": 100 * sum(seen) / len(seen)}
 
 

@@ -13,6 +13,7 @@ from dfolora.errors import UserError
 from dfolora.models.adapter import Adapter, Factors
 from dfolora.optimizers import Evaluation
 from dfolora.problems.problem import Problem
+from dfolora.seeds import seed_of
 from dfolora.subspaces.base import Measured, Subspace
 from dfolora.subspaces.measure import measure
 
@@ -97,8 +98,15 @@ class AdapterProblem(Problem[Adapter]):
             self.parts = [Part(index, [space]) for index, space in enumerate(spaces)]
         for index in range(len(self.parts)):
             self.keep(torch.zeros(self.parts[index].dim), index)
+        self._verify()
         self.engine.reset_counts()
         return {f"{index}/{name}": tensor for index, each in enumerate(by_layer) for name, tensor in each.items()}
+
+    def _verify(self) -> None:
+        """Hold the engine to one candidate at a time, on two candidates of a part in the middle."""
+        part = self.parts[len(self.parts) // 2]
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "verification"))
+        self.engine.verify(part.edits(torch.randn(2, part.dim, generator=generator)))
 
     def losses(self, candidates: Tensor, part: int = 0, batch: Tensor | None = None) -> Tensor:
         """One loss per candidate.
