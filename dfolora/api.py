@@ -9,6 +9,7 @@ from typing import Any
 
 from dfolora import scoring
 from dfolora.errors import UserError
+from dfolora.log import Line
 from dfolora.loop import run_method
 from dfolora.methods.first_order import FirstOrder
 from dfolora.methods.full_parameter.method import AllWeights, move_to, mover
@@ -33,7 +34,6 @@ from dfolora.runs.card import model_card
 from dfolora.runs.files import write_text
 from dfolora.runs.folder import Run
 from dfolora.runs.listener import Listener
-from dfolora.runs.log import Line
 from dfolora.settings.build import settings as settings_of
 from dfolora.settings.build import tune_settings
 from dfolora.settings.methods import FullParameterSettings, SearchSettings, TuneSettings

@@ -15,7 +15,7 @@ from typing import Any
 from dfolora.errors import UserError, unknown
 from dfolora.flags import Parser, add_settings, as_flags
 from dfolora.settings.build import optimizer_options, refusal
-from dfolora.settings.methods import METHODS
+from dfolora.settings.methods import METHODS, TuneSettings
 from dfolora.settings.model import BenchSettings, EvaluateSettings
 from dfolora.settings.options import Options, flag
 from dfolora.settings.presets import PRESETS
@@ -75,6 +75,8 @@ def _run(argv: list[str]) -> int:
         print(f"dfolora {__version__}")
         return 0
     if command is None:
+        if rest:
+            raise unknown("flag", rest[0].split("=")[0], {"--help", "--version"})
         parser.print_help()
         return 0
     if rest:
@@ -135,8 +137,18 @@ def _asked(argv: list[str]) -> tuple[Any, str]:
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     optimizer = asked["optimizer"] or str(values.get("optimizer", "")) or preset.get("optimizer", "")
-    fields = {field.name: field.default for field in dataclasses.fields(METHODS[method])}
-    return METHODS[method], optimizer or str(fields.get("optimizer", ""))
+    kind = METHODS[method]
+    optimizer = optimizer or str({field.name: field.default for field in dataclasses.fields(kind)}.get("optimizer", ""))
+    for name in (name.replace("-", "_") for name in values):
+        if name not in _known(kind, optimizer):
+            raise UserError(f"config: {asked['config']!r}: {refusal(name, kind, optimizer or None)}")
+    return kind, optimizer
+
+
+def _known(kind: type[TuneSettings], optimizer: str) -> set[str]:
+    """What a method and its optimizer take."""
+    fields = {field.name for field in dataclasses.fields(kind)}
+    return fields | set(optimizer_options(kind, optimizer or None)) | {"method", "preset"}
 
 
 def _stranger(word: str, command: str, argv: list[str]) -> UserError:
@@ -146,7 +158,10 @@ def _stranger(word: str, command: str, argv: list[str]) -> UserError:
         return UserError(f"{name!r} is one word too many; see `dfolora {command} --help`")
     if command == "tune":
         kind, optimizer = _asked(argv)
-        return refusal(name[2:].replace("-", "_"), kind, optimizer or None)
+        error = refusal(name[2:].replace("-", "_"), kind, optimizer or None)
+        if not str(error).startswith("option:"):
+            return error
+        return unknown("flag", name, map(flag, {*_known(kind, optimizer), "config", "resume", "json"}))
     kinds = {"evaluate": EvaluateSettings, "bench": BenchSettings}
     known = {flag(field.name) for field in dataclasses.fields(kinds[command])} if command in kinds else {"--json"}
     return unknown("flag", name, known)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from dfolora.log import Line
 from dfolora.methods.method import Method
 from dfolora.runs.folder import Run
 from dfolora.runs.listener import Listener
-from dfolora.runs.log import Line
 
 
 def run_method(method: Method[Any], run: Run, listener: Listener | None = None) -> Line:

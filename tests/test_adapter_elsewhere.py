@@ -86,7 +86,7 @@ def here(kind: str, folder: str | None) -> torch.Tensor:
     return Engine(adapter, PromptEncoder(language_model, task).encode(examples)).incumbent_scores()
 
 
-@pytest.mark.parametrize("flags", [FAR, FIRST_ORDER, HYBRID], ids=["gradient-free", "first-order", "hybrid"])
+@pytest.mark.parametrize("flags", [FAR, FIRST_ORDER, HYBRID], ids=["search", "first-order", "hybrid"])
 @pytest.mark.parametrize("kind", PLAIN)
 def test_the_same_scores_elsewhere(command: Command, tmp_path: Path, kind: str, flags: list[str]) -> None:
     scores = tuned(command, tmp_path, kind, flags)

@@ -15,6 +15,7 @@ from toy_tokenizers import gpt2_like, toy
 from dfolora import load_model
 from dfolora.engine import Engine
 from dfolora.errors import UserError
+from dfolora.log import Line
 from dfolora.methods.full_parameter import rows_loss
 from dfolora.models import adapter as adapters
 from dfolora.models import load as models
@@ -24,7 +25,6 @@ from dfolora.problems.answers import Answers, stop_tokens
 from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.objectives import likelihood, make_objective
 from dfolora.problems.selection import Selection
-from dfolora.runs.log import Line
 from dfolora.task import Example
 from dfolora.tasks.squad import TASK, examples
 

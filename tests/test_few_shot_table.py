@@ -9,18 +9,24 @@ from typing import Any
 
 import pytest
 
+import dfolora
 from dfolora import cli
 from scripts import few_shot_table
 
 ARGUMENTS = Namespace(seeds="13,21", rates="0.02,0.1", rates_first_order="0.001,0.01")
 
 
-def test_flags_of_a_method() -> None:
-    assert few_shot_table.flags("default --budget 9") == ["--budget", "9"]
-    assert few_shot_table.flags("hybrid") == ["--method", "hybrid"]
-    assert few_shot_table.flags("full-parameter --lr 1e-5") == ["--method", "full-parameter", "--lr", "1e-5"]
-    assert few_shot_table.flags("dfo-lora") == ["--preset", "dfo-lora"]
-    assert few_shot_table.flags("guided --population 4") == ["--optimizer", "guided", "--population", "4"]
+def test_options_of_a_method() -> None:
+    assert few_shot_table.options("default --budget 9") == {"budget": "9"}
+    assert few_shot_table.options("hybrid") == {"method": "hybrid"}
+    assert few_shot_table.options("full-parameter --lr 1e-5") == {"method": "full-parameter", "lr": "1e-5"}
+    assert few_shot_table.options("dfo-lora") == {"preset": "dfo-lora"}
+    assert few_shot_table.options("guided --population 4") == {"optimizer": "guided", "population": "4"}
+    assert few_shot_table.options("spsa --paper-scale --dev-every 8") == {
+        "optimizer": "spsa",
+        "paper_scale": True,
+        "dev_every": "8",
+    }
 
 
 @pytest.mark.parametrize(
@@ -70,13 +76,19 @@ def test_only_the_chosen_rate_is_scored_on_the_test_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Real runs of the demo: the chosen run's figures are those of ``dfolora evaluate``; zero-shot is scored once."""
-    asked = []
+    asked: list[tuple[str, bool]] = []
+    tune, evaluate = dfolora.tune, dfolora.evaluate
 
-    def main(argv: list[str]) -> int:
-        asked.append((argv[0], "--adapter" in argv))
-        return cli.main(argv)
+    def tuned_run(**options: Any) -> Any:
+        asked.append(("tune", False))
+        return tune(**options)
 
-    monkeypatch.setattr(few_shot_table, "cli", Namespace(main=main))
+    def evaluated(**options: Any) -> Any:
+        asked.append(("evaluate", (Path(options["model"]) / "adapter").exists()))
+        return evaluate(**options)
+
+    monkeypatch.setattr(dfolora, "tune", tuned_run)
+    monkeypatch.setattr(dfolora, "evaluate", evaluated)
     words = ["--output", str(tmp_path), "--tasks", "demo/sentiment", "--seeds", "13", "--budget", "48"]
     words += ["--methods", "default,spsa --population 8", "--rates", "0.02,0.1"]
     monkeypatch.setattr("sys.argv", ["few_shot_table", *words])
@@ -92,10 +104,7 @@ def test_only_the_chosen_rate_is_scored_on_the_test_set(
     printed = capsys.readouterr().out.splitlines()
     rows = [line for line in printed if line.startswith("| demo/sentiment")]
     capsys.readouterr()
-    assert (
-        cli.main(["evaluate", "--adapter", str(tmp_path / found[1] / "adapter"), "--task", "demo/sentiment", "--json"])
-        == 0
-    )
+    assert cli.main(["evaluate", "--adapter", str(tmp_path / found[1] / "adapter"), "--json"]) == 0
     tuned = json.loads(capsys.readouterr().out)["metrics"]["accuracy"]
     assert rows[1].split("|")[6:8] == [" 59.2 ", f" {tuned:.1f} "]
 
@@ -123,3 +132,21 @@ def test_an_interrupted_cell_goes_on(tmp_path: Path, method: str, lines: int) ->
     assert again
     for name in ("dev_tuned", "dev_loss", "evaluations", "selected_at"):
         assert again[name] == whole[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"budget": 56}, "with budget 48, not 56"), ({"dtype": "bfloat16"}, "with dtype 'float32', not 'bfloat16'")],
+)
+def test_a_run_of_other_settings_is_not_taken_for_the_one_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], said: str
+) -> None:
+    """Rows of another model or budget once came out of the same folder."""
+    asked = {"output": str(tmp_path), "read_only": False, "budget": 48, "dtype": "float32", "model": "", "data": ""}
+    assert few_shot_table.cell(Namespace(**asked), "default", "demo/sentiment", 13)
+    capsys.readouterr()
+    assert few_shot_table.cell(Namespace(**asked | change), "default", "demo/sentiment", 13) is None
+    assert said in capsys.readouterr().err
+    asked["read_only"] = True
+    assert few_shot_table.cell(Namespace(**asked), "default", "demo/sentiment", 13)
+    assert few_shot_table.cell(Namespace(**asked), "default", "demo/sentiment", 14) is None

@@ -15,10 +15,10 @@ import yaml
 from test_resume import chained, read
 from tiny_models import SMALL, Command, Tune, log, model
 
+from dfolora.log import Line
 from dfolora.methods.full_parameter import FullParameter
 from dfolora.methods.full_parameter.method import move_to
 from dfolora.models import load as models
-from dfolora.runs.log import Line
 from dfolora.settings.presets import PRESETS
 
 FULL = ["--method", "full-parameter", "--budget", "24", "--lr", "3e-3", "--sigma", "1e-2", "--dev-every", "6"]

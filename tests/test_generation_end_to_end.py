@@ -63,7 +63,7 @@ def test_without_gradients(command: Command, tmp_path: Path, data: Path, archite
     assert [line.split()[0] for line in command.out.splitlines()[1:]] == ["f1", "em"]
     card = (Path(scores["adapter"]) / "README.md").read_text(encoding="utf-8")
     assert "generated greedily" in card
-    assert "Question: {question}\\nAnswer: {mask}" in card
+    assert "    Question: {question}\n    Answer: {mask}\n" in card
 
 
 def test_the_same_one_by_one_and_in_chunks(command: Command, tmp_path: Path, data: Path) -> None:

@@ -14,11 +14,11 @@ from tiny_models import SMALL, Command, Tune, log, model
 
 from dfolora.engine import Engine
 from dfolora.errors import UserError
+from dfolora.log import Line, checksum
 from dfolora.methods.search import Search
 from dfolora.problems import problem as problems
 from dfolora.problems.objectives import REGISTRY as OBJECTIVES
 from dfolora.problems.selection import Selection
-from dfolora.runs.log import Line, checksum
 from dfolora.settings.presets import PRESETS
 from dfolora.subspaces import REGISTRY as SUBSPACES
 

@@ -39,7 +39,7 @@ def fields(kind: type[Options]) -> dict[str, Any]:
 NUMBERS = [
     (kind, name) for kind in EVERY for name, field in fields(kind).items() if type(field.default) in (int, float)
 ]
-ANY_VALUE = {int: 3, float: 0.25, bool: True, str: "text"}
+ANY_VALUE = {int: 3, float: 0.25, bool: True, str: "word"}
 
 
 def search(**values: Any) -> SearchSettings:
@@ -180,14 +180,15 @@ def test_what_an_optimizer_takes_is_what_its_class_says(name: str) -> None:
     every = {option: each for other in optimizer_names() for option, each in options_of(other).items()}
     assert len(every) >= 6
     for wanted, each in every.items():
-        value = each.choices[0] if each.choices else each.default if each.default is not None else 0.25
+        value = each.choices[0] if each.choices else {int: 2, float: 0.25, bool: True, str: "word"}[each.type]
+        more = {"noise": "plane"} if wanted.startswith("plane") and "noise" in taken else {}
         if wanted in taken:
-            made = search(optimizer=name, population=4, budget=40, **{wanted: value})
-            assert made.optimizer_options == {wanted: value}
-            assert make_optimizer(name, 10, 4, **made.optimizer_options).dim == 10
+            made = search(optimizer=name, **{wanted: value}, **more)
+            assert made.optimizer_options == {wanted: value, **more}
+            assert make_optimizer(name, 10, 20, **made.optimizer_options).dim == 10
         else:
             with pytest.raises(UserError, match=f"^{wanted}: {name} does not take it"):
-                search(optimizer=name, population=4, budget=40, **{wanted: value})
+                search(optimizer=name, **{wanted: value})
 
 
 def test_an_optimizer_is_told_the_options_that_were_given() -> None:
@@ -230,9 +231,9 @@ def test_python_yaml_and_flags_are_equal(
         if not fields(kind)[name].metadata.get("group") or special.get(name) == "":
             continue
         kinds = [each for each in ANY_VALUE if str(each.__name__) in str(hint)]
-        values[name] = special.get(name, ANY_VALUE[kinds[0]] if kinds else "text")
+        values[name] = special.get(name, ANY_VALUE[kinds[0]] if kinds else "word")
     assert len(values) > 20
-    assert all(value != fields(kind)[name].default for name, value in values.items())
+    assert [name for name, value in values.items() if value == fields(kind)[name].default] == []
     own = {name: 0.25 for name in ("best_share",) if name not in values and "optimizer_options" in fields(kind)}
     expected = tune_settings(method=method, **values, **own)
     assert {name: getattr(expected, name) for name in values} == values
@@ -240,9 +241,7 @@ def test_python_yaml_and_flags_are_equal(
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump({"method": method, **values, **own}), encoding="utf-8")
     assert tune_settings(**read_yaml(file)) == expected
-    assert tune_settings(
-        **{name: as_written(value) for name, value in {"method": method, **values, **own}.items()}
-    ) == (expected)
+    assert tune_settings(method=method, **{n: as_written(value) for n, value in {**values, **own}.items()}) == expected
     assert tune_settings(**yaml.safe_load(yaml.safe_dump(saved(expected)))) == expected
 
     asked: list[dict[str, Any]] = []

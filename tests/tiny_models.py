@@ -21,8 +21,8 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from dfolora import cli
+from dfolora.log import Line
 from dfolora.runs.listener import Listener
-from dfolora.runs.log import Line
 from dfolora.tasks import get_task, task_names
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -152,8 +152,9 @@ class Command:
 
     @property
     def said(self) -> list[str]:
-        """The lines of standard error but for those that name what is waited for."""
-        return [line for line in self.err.splitlines() if not line.startswith(("loading ", "measuring ", "scoring "))]
+        """The lines of standard error but for those that tell how a run gets on."""
+        getting_on = ("loading ", "measuring ", "scoring ", "resuming ", "tuning ", "sweep ")
+        return [line for line in self.err.splitlines() if not line.startswith(getting_on)]
 
     def json(self, *arguments: object) -> dict[str, Any]:
         """The object that a successful call with ``--json`` prints, and nothing else."""

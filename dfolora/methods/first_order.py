@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from dfolora.errors import UserError
+from dfolora.log import Line, Step, checksum, finite
 from dfolora.methods.gradient import Gradient
 from dfolora.methods.method import Method
 from dfolora.models.adapter import Adapter
 from dfolora.problems.problem import Problem
-from dfolora.runs.log import Line, Step, checksum, finite
 from dfolora.subspaces.lora import Lora
 
 

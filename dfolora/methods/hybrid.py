@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 
 from dfolora.errors import UserError
+from dfolora.log import Line
 from dfolora.methods.first_order import FirstOrder
 from dfolora.methods.layer_choice import Costs, choose
 from dfolora.models.adapter import Adapter, Factors
 from dfolora.optimizers import Optimizer
 from dfolora.problems.problem import Problem
-from dfolora.runs.log import Line
 from dfolora.subspaces.lora import Lora
 
 MakeEstimator = Callable[[int, float], Optimizer]

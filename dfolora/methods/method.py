@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
+from dfolora.log import Line, Step
 from dfolora.problems.problem import Problem
-from dfolora.runs.log import Line, Step
 
 LOOKS = 20  # at the dev set in a run of a method without sweeps, where ``dev_every`` does not say
 

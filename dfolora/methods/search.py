@@ -14,11 +14,11 @@ from concurrent.futures import Executor
 from torch import Tensor
 
 from dfolora.errors import UserError
+from dfolora.log import Line, Step, checksum, finite
 from dfolora.methods.method import Method
 from dfolora.optimizers import Optimizer
 from dfolora.optimizers.ahead import threads, threads_beside
 from dfolora.problems.adapters import AdapterProblem
-from dfolora.runs.log import Line, Step, checksum, finite
 
 MakeOptimizer = Callable[[int, int], Optimizer]
 """(index of the part, d) -> its optimizer."""

@@ -10,12 +10,12 @@ import math
 from collections.abc import Sequence
 
 from dfolora.engine import Engine
+from dfolora.log import Line, finite
 from dfolora.models.adapter import Factors
 from dfolora.models.tuned import TunedModel
 from dfolora.problems.answers import Answers
 from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.objectives import cross_entropy, likelihood
-from dfolora.runs.log import Line, finite
 from dfolora.task import Example, Metrics
 
 WORST = -1e9  # stands for a metric that is not a number

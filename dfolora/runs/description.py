@@ -93,7 +93,14 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
                  "label_column", "shorten", "new_tokens")  # fmt: skip
         if values.get("task") != known.get("task"):
             known = _without(known, names)
+    if values.get("model") and not _same(values["model"], known.get("model")):
+        known = _without(known, ("kind", "max_length"))  # which are the other model's
     return {**known, **values, "adapter": str(folder)}
+
+
+def _same(model: Any, other: Any) -> bool:
+    """Whether two names of models are one, be it that one of them is a folder's whole path."""
+    return len({str(Path(name).expanduser().resolve()) for name in (name_of(model), str(other))}) == 1
 
 
 def _without(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

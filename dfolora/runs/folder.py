@@ -22,10 +22,10 @@ import yaml
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from dfolora import log
 from dfolora.errors import UserError
-from dfolora.runs import log
+from dfolora.log import Line
 from dfolora.runs.files import file_hash, read_tensors, write_tensors, write_text
-from dfolora.runs.log import Line
 from dfolora.settings.build import saved, tune_settings
 from dfolora.settings.methods import TuneSettings
 from dfolora.settings.options import as_text, typed

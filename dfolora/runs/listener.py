@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dfolora.runs.log import Line
+from dfolora.log import Line
 
 if TYPE_CHECKING:
     from dfolora.runs.folder import Run

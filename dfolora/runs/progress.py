@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from dfolora.log import Line
 from dfolora.runs.card import how_it_works
 from dfolora.runs.description import name_of
 from dfolora.runs.folder import Run
 from dfolora.runs.listener import Listener
-from dfolora.runs.log import Line
 
 QUIET_SECONDS = 10.0  # between lines where the output is not a terminal
 WARNINGS = (1, 10, 100, 1000)  # of generations without a finite loss

@@ -37,7 +37,7 @@ def tune_settings(**values: Any) -> TuneSettings:
     values = {**{name: value for name, value in defaults.items() if name != "method"}, **values}
     kind = METHODS[method]
     names = {field.name for field in dataclasses.fields(kind)}
-    options = dict(values.pop("optimizer_options", None) or {})
+    options = typed("optimizer_options", values.pop("optimizer_options", None) or {}, dict[str, Any])
     known = optimizer_options(kind, values.get("optimizer"))
     for name in [name for name in values if name not in names]:
         if name not in known:

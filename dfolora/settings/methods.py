@@ -49,6 +49,11 @@ class TuneSettings(ModelSettings):
         """What does the work, for run folders and scores."""
         raise AttributeError("every method says it")
 
+    def check(self) -> None:
+        super().check()
+        if (self.dev_file or self.test_file) and not self.train_file:
+            raise UserError(f"train_file: there is none to go with {self.dev_file or self.test_file!r}")
+
     def require(self, size: int) -> None:
         """Refuse a budget that is less than one step of so many evaluations."""
         if self.budget < size:

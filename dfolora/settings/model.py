@@ -73,9 +73,7 @@ class ModelSettings(Options):
     def check(self) -> None:
         if self.reward is not None and not callable(self.reward):
             raise UserError(f"reward: {self.reward!r} is a function that only a Python program can give")
-        if (self.dev_file or self.test_file) and not (self.train_file or self.task):
-            raise UserError(f"train_file: there is none to go with {self.dev_file or self.test_file!r}")
-        if self.train_file and self.task:
+        if (self.train_file or self.dev_file or self.test_file) and self.task:
             raise UserError(f"task: {self.task!r} and a file of your own exclude each other; leave one out")
 
 
@@ -86,10 +84,6 @@ class EvaluateSettings(ModelSettings):
     adapter: str = option("", "folder of a saved adapter or of a run; nothing: the model as it is", group=MODEL)
     split: str = option("test", "train, dev (dev32) or test (val)", group=DATA)
     predictions: str = option("", "file for one JSON line per example: prediction, gold, scores", group="Run")
-
-    def check(self) -> None:  # a test file alone is enough here
-        if (self.train_file or self.dev_file or self.test_file) and self.task:
-            raise UserError(f"task: {self.task!r} and a file of your own exclude each other; leave one out")
 
 
 @dataclass(frozen=True, kw_only=True)

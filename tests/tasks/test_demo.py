@@ -9,12 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dfolora import api as jobs
+import dfolora
+from dfolora import scoring
 from dfolora.models import adapter
 from dfolora.models import load as models
 from dfolora.problems.encode import PromptEncoder
-from dfolora.settings.config import TuneConfig
-from dfolora.settings.options import build
 from dfolora.task import Task
 from dfolora.tasks import demo, get_task
 from dfolora.tasks import demo_language as language
@@ -95,20 +94,18 @@ def test_zero_shot_is_above_chance_and_well_below_what_the_model_can(task: Task)
         task.measure,
     )  # fmt: skip
     plain = adapter.attach(loaded)
-    assert 51 < jobs.score(plain, PromptEncoder(loaded, task), test)["accuracy"] < 75
-    assert jobs.score(plain, PromptEncoder(loaded, frank), test)["accuracy"] > 95
+
+    def accuracy(encoder: PromptEncoder) -> float:
+        return scoring.metrics(encoder, test, scoring.predict(plain, encoder, test))["accuracy"]
+
+    assert 51 < accuracy(PromptEncoder(loaded, task)) < 75
+    assert accuracy(PromptEncoder(loaded, frank)) > 95
 
 
 @pytest.mark.parametrize("task", TASKS, ids=NAMES)
 def test_tuning_beats_zero_shot_by_fifteen_points(task: Task, tmp_path: Path) -> None:
-    given = {
-        "model": str(demo.MODEL_DIR),
-        "task": task.name,
-        "seed": 1,
-        "budget": 1000,
-        "output": str(tmp_path / "run"),
-    }
-    scores = jobs.tune(build(TuneConfig, given), task, lambda split: task.load(split, source(1)))
+    run = dfolora.tune(str(demo.MODEL_DIR), task.name, seed=1, budget=1000, output=str(tmp_path / "run"))
+    scores = run.scores
     assert scores["tuned"]["accuracy"] > scores["zero_shot"]["accuracy"] + 15
 
 

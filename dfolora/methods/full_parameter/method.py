@@ -11,12 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from dfolora.errors import UserError
+from dfolora.log import Line, Step
 from dfolora.methods.full_parameter.full_parameter import FullParameter, Loss
 from dfolora.methods.full_parameter.step import Step as WeightStep
 from dfolora.methods.method import Method
 from dfolora.models.bare import Bare
 from dfolora.problems.problem import Problem
-from dfolora.runs.log import Line, Step
 from dfolora.settings.methods import FullParameterSettings
 
 BEST_SHARE = 0.5

@@ -155,9 +155,10 @@ def read(path: Path, before: str) -> list[Line]:
             line = _line(json.loads(text))
             if line.generation != number - 1:
                 raise ValueError(f"it says {line.generation}")
+            chain = _chain(line, before)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise UserError(f"resume: {str(path)!r}, line {number} is not a generation ({error})") from error
-        if line.chain != _chain(line, before):
+        if line.chain != chain:
             raise UserError(
                 f"resume: {str(path)!r}, line {number} is not as it was written, or the run's settings have changed"
             )
