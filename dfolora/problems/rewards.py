@@ -53,5 +53,6 @@ def _with_gold(example: Example, classes: Sequence[str]) -> Example:
     """An example that can be taught: its class's name where it has no text of its own."""
     if example.gold:
         return example
-    gold = classes[example.label] if classes else (example.choices or (" ",))[example.label]
-    return dataclasses.replace(example, gold=(gold or " ",))
+    answers = classes or example.choices or ()
+    gold = answers[example.label] if example.label < len(answers) else ""
+    return dataclasses.replace(example, gold=(gold.strip() or "a",))  # a text that every tokenizer has tokens for
