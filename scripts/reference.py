@@ -1,6 +1,6 @@
 """Print docs/reference.md: every option, optimizer, subspace, objective, preset and task, as the code has them.
 
-    python -m scripts.reference > docs/reference.md
+python -m scripts.reference > docs/reference.md
 """
 
 from __future__ import annotations
@@ -102,7 +102,10 @@ def builtin(registry: Any) -> dict[str, str]:
 def reference() -> str:
     out = [HEAD, *named(COMMANDS)]
     out += ["## Options of every `dfolora tune`", ""]
-    out += ["`--method`, `--preset` and `--config FILE` come on top: " + ", ".join(f"`{name}`" for name in METHODS) + ".", ""]
+    out += [
+        "`--method`, `--preset` and `--config FILE` come on top: " + ", ".join(f"`{name}`" for name in METHODS) + ".",
+        "",
+    ]
     for group in ("Model", "Task and data", "Search", "Run", ""):
         fields = [f.name for f in dataclasses.fields(TuneSettings) if f.metadata.get("group") == group]
         if fields:
@@ -119,7 +122,12 @@ def reference() -> str:
     spaces = builtin(subspaces.REGISTRY)
     out += ["## Subspaces", "", "`--subspace NAME`; in Python also a class.", "", *named(spaces)]
     out += brought({name: subspaces.subspace_options(name) for name in spaces})
-    out += ["## Objectives", "", "`--objective NAME`; in Python also a function of scores and labels, or a `reward`.", ""]
+    out += [
+        "## Objectives",
+        "",
+        "`--objective NAME`; in Python also a function of scores and labels, or a `reward`.",
+        "",
+    ]
     out += named(builtin(objectives.REGISTRY))
     out += ["## Presets", "", "`--preset NAME`: a paper's settings. What is said beside it wins.", ""]
     out += named({name: ", ".join(f"{key} {value}" for key, value in each.items()) for name, each in PRESETS.items()})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 
@@ -55,12 +55,8 @@ def _features(module: nn.Module) -> tuple[int, int]:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can be had on a device, in bytes: free, or given back as soon as somebody asks."""
+    """Memory that can be had on a device, in bytes: what is free, and caches that are given up for whoever needs it."""
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + kept
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):  # not every system tells; then nothing is limited
-        return 1 << 62
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
+    return int(psutil.virtual_memory().available)

@@ -41,6 +41,7 @@ def test_the_rows(measured: dict[str, Any]) -> None:
     for row in measured["rows"]:
         assert set(row) == KEYS
         assert all(math.isfinite(value) and value >= 0 for key, value in row.items() if key != "name")
+        assert 0 < row["utilisation"] <= 1
         assert row["peak_memory_bytes"] > 3 * 3 * 8 * 256 * 2  # no less than one hidden state of all candidates
     pure = next(row for row in measured["rows"] if row["name"] == "pure")
     assert (pure["ratio_to_pure"], pure["ratio_spread"]) == (1, 0)
@@ -117,6 +118,13 @@ def test_kendall_tau() -> None:
     assert measure.kendall_tau(losses, 2 * losses + 1) == 1
     assert measure.kendall_tau(losses, -losses) == -1
     assert measure.kendall_tau(losses, torch.tensor([3.0, 2.0, 1.0, 5.0])) == pytest.approx(4 / 6)
+
+
+def test_a_row_that_beats_every_product_is_the_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the product that is measured beside the rows is slow, the fastest row is what the machine can do."""
+    monkeypatch.setattr(measure, "product_speed", lambda *_: 1.0)
+    found = bench(BenchConfig(shape="roberta12", examples=2, tokens=6, population=2, repetitions=1, layers="11"))
+    assert max(row["utilisation"] for row in found["rows"]) == 1
 
 
 def test_counters() -> None:

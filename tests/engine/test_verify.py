@@ -186,7 +186,7 @@ def test_nothing_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     adapter, rows = attached("roberta"), word_rows("masked")
     engine, scores = Engine(adapter, rows), Engine.scores
     monkeypatch.setattr(Engine, "scores", lambda self, edits: 1.01 * scores(self, edits))
-    with pytest.raises(UserError, match="engine: .*one candidate at a time"):
+    with pytest.raises(UserError, match=r"engine: .*one candidate at a time"):
         engine.verify(candidates(adapter, 1, 2))
     SequentialEngine(adapter, rows).verify(candidates(adapter, 1, 2))
 
