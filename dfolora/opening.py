@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -155,6 +155,8 @@ def open_method(
     Raises:
         UserError: settings that do not fit the model or the data.
     """
+    if (opened := settings.open(language_model, encoder, train, dev, measured)) is not None:
+        return cast("tuple[Method[Any], dict[str, Tensor]]", opened)
     if isinstance(settings, SearchSettings):
         problem, found = open_problem(settings, language_model, encoder, train, dev, measured)
         return _search(settings, problem), found

@@ -63,8 +63,8 @@ class Registry:
         return sorted({*self._ours, *self._added, *(point.name for point in entry_points(group=self.group))})
 
     def builtin(self) -> list[str]:
-        """The names that the package itself brings, sorted."""
-        return sorted(self._ours)
+        """The names that the package itself brings."""
+        return list(self._ours)
 
     def describe(self) -> dict[str, str]:
         """Name -> what it is, in one line; of another package's things their place, since nothing is imported."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from dfolora.errors import UserError, unknown
+from dfolora.registry import Registry
 from dfolora.settings.model import ModelSettings
 from dfolora.settings.options import as_text, option
 
@@ -48,6 +50,10 @@ class TuneSettings(ModelSettings):
     def search(self) -> str:
         """What does the work, for run folders and scores."""
         raise AttributeError("every method says it")
+
+    def open(self, language_model: Any, encoder: Any, train: Any, dev: Any, measured: Any = None) -> Any:
+        """How a method of another package is made; the arguments and result are those of ``opening.open_method``."""
+        return None
 
     def require(self, size: int) -> None:
         """Refuse a budget that is less than one step of so many evaluations."""
@@ -215,6 +221,35 @@ class FullParameterSettings(TuneSettings):
 
 
 FULL_PARAMETER = ("spsa", "guided", "greedy")
-METHODS: dict[str, type[TuneSettings]] = {
-    kind.method: kind for kind in (SearchSettings, FirstOrderSettings, HybridSettings, FullParameterSettings)
-}
+REGISTRY = Registry(
+    "method",
+    {
+        "search": ("dfolora.settings.methods:SearchSettings", "a black-box optimizer on each layer in turn"),
+        "first-order": ("dfolora.settings.methods:FirstOrderSettings", "LoRA by back-propagation and AdamW"),
+        "hybrid": ("dfolora.settings.methods:HybridSettings", "gradients for some layers, estimates for the rest"),
+        "full-parameter": ("dfolora.settings.methods:FullParameterSettings", "every weight, without gradients (MeZO)"),
+    },
+    "dfolora.methods",
+)
+
+
+class _Methods(Mapping[str, type[TuneSettings]]):
+    """Name of a method -> the class of its settings, those of other packages included."""
+
+    def __getitem__(self, name: str) -> type[TuneSettings]:
+        if name not in REGISTRY.names():
+            raise KeyError(name)
+        kind = REGISTRY.get(name)
+        if not (isinstance(kind, type) and issubclass(kind, TuneSettings)):
+            raise UserError(f"method: {name!r} is {kind!r}, not a class of settings (a subclass of TuneSettings)")
+        return kind
+
+    def __iter__(self) -> Iterator[str]:
+        ours = REGISTRY.builtin()
+        return iter([*ours, *(name for name in REGISTRY.names() if name not in ours)])
+
+    def __len__(self) -> int:
+        return len(REGISTRY.names())
+
+
+METHODS = _Methods()
