@@ -123,7 +123,7 @@ def test_kendall_tau() -> None:
 def test_a_row_that_beats_every_product_is_the_measure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the product that is measured beside the rows is slow, the fastest row is what the machine can do."""
     monkeypatch.setattr(measure, "product_speed", lambda *_: 1.0)
-    found = bench(BenchConfig(shape="roberta12", examples=2, tokens=6, population=2, repetitions=1, layers="11"))
+    found = bench(BenchSettings(shape="roberta12", examples=2, tokens=6, population=2, repetitions=1, layers="11"))
     assert max(row["utilisation"] for row in found["rows"]) == 1
 
 
