@@ -1,4 +1,4 @@
-"""Make something of your own known by a name, as if it were built in."""
+"""Register optimizers, subspaces, objectives, tasks and methods of your own by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dfolora.registry import Registry
 
 
 def register(kind: str, name: str, thing: Any, about: str = "") -> None:
-    """Make a thing known by a name for the rest of this process.
+    """Register something of your own under a name, for the rest of this process.
 
     An installed package does the same for every process by an entry point, in the group ``dfolora.optimizers``,
     ``dfolora.subspaces``, ``dfolora.objectives``, ``dfolora.tasks`` or ``dfolora.methods``.

@@ -1,4 +1,4 @@
-"""What a run of ``tune`` is told: one dataclass for each method, with the options that the method takes."""
+"""Settings of ``tune``: one dataclass per method, with just the options that the method takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEARCH, RUN = "Search", "Run"
 
 @dataclass(frozen=True, kw_only=True)
 class TuneSettings(ModelSettings):
-    """What every method takes."""
+    """Options that every method takes."""
 
     method: ClassVar[str] = ""
 
@@ -43,20 +43,20 @@ class TuneSettings(ModelSettings):
 
     @property
     def evaluations(self) -> int:
-        """How far the run goes."""
+        """Evaluations at which the run ends: the budget, or what it was extended to."""
         return self.extend or self.budget
 
     @property
     def search(self) -> str:
-        """What does the work, for run folders and scores."""
+        """Name of what does the tuning, such as ``cma`` or ``adamw``, for run folders and scores."""
         raise AttributeError("every method says it")
 
     def open(self, language_model: Any, encoder: Any, train: Any, dev: Any, measured: Any = None) -> Any:
-        """How a method of another package is made; the arguments and result are those of ``opening.open_method``."""
+        """Build a method of another package; arguments and result as for ``opening.open_method``. None: a built-in one."""
         return None
 
     def require(self, size: int) -> None:
-        """Refuse a budget that is less than one step of so many evaluations."""
+        """Raise UserError if the budget is less than one step of ``size`` evaluations."""
         if self.budget < size:
             raise UserError(f"budget: {self.budget} is less than one step of {size} evaluations")
 
