@@ -89,7 +89,7 @@ class PromptEncoder:
         return self._batch(rows, [self._class_count(example) for example in map(self._taught, examples)])
 
     def check(self, examples: Sequence[Example]) -> None:
-        """Encode examples and keep nothing, so that a bad one is met before a search rather than after it.
+        """Encode examples and discard the result, to find bad ones before the search instead of after it.
 
         Raises:
             UserError: an example that lacks a field or choices, is too long although its ``shorten`` field is cut, or
@@ -137,7 +137,7 @@ class PromptEncoder:
         return torch.tensor([example.label for example in examples])
 
     def _taught(self, example: Example) -> Example:
-        """An example whose answer is generated, as it is taught: its first gold text is its only choice."""
+        """An example with a generated answer as training data: its first gold text is its only choice."""
         if not self.task.new_tokens:
             return example
         if not example.gold:

@@ -1,4 +1,4 @@
-"""What a candidate costs: a model, the few-shot set that it is scored on, the dev set that chooses."""
+"""The problem that a method minimises: a model's loss on the few-shot set, beside a dev set that selects."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ class Problem(Generic[Tuned]):
             )
 
     def check_base(self) -> None:
-        """Raise UserError where the base model's own loss is not a number."""
+        """Raise UserError if the base model's loss is not a number."""
         loss = cross_entropy(self.engine.incumbent_scores()[None], self.labels).mean(-1)
         if not bool(loss.isfinite().all()):
             dtype = str(next(self.adapter.model.parameters()).dtype).removeprefix("torch.")
             raise UserError(f"dtype: the model's own loss is {float(loss)} in {dtype}; try float32")
 
     def draw(self, generation: int) -> Tensor | None:
-        """The minibatch of a generation: (n,) int64, ascending, by the seed alone; None: all examples."""
+        """Draw the minibatch of a generation: (n,) int64, ascending, by the seed alone; None: all examples."""
         if self.batch is None:
             return None
         generator = torch.Generator().manual_seed(seed_of(self.seed, f"batch {generation}"))
@@ -129,7 +129,7 @@ class Problem(Generic[Tuned]):
         return Evaluation(total, scores_there, losses.float().cpu(), loss_of_scores)
 
     def loss(self, batch: Tensor | None = None) -> Tensor:
-        """The loss of the model as it stands, 0-dimensional float32."""
+        """The loss of the current model, 0-dimensional float32."""
         if self.answers is not None:
             return self.answers.losses({}, batch)[0]
         scores = self.engine.incumbent_scores(batch)[None]
