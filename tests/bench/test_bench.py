@@ -80,7 +80,7 @@ def test_the_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--case", "cpu-roberta"], "cpu-roberta12"),
         (["--shape", "lama-7b"], "llama-7b"),
-        ([], "--case, --shape or --model"),
+        ([], "name a case, a shape or a model"),
         (["--shape", "roberta12", "--layers", "0,12"], "--layers"),
         (["--shape", "roberta12", "--layers", "first"], "--layers"),
         (["--shape", "roberta12", "--lengths", "rted"], "rte"),
@@ -123,7 +123,7 @@ def test_kendall_tau() -> None:
 def test_a_row_that_beats_every_product_is_the_measure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the product that is measured beside the rows is slow, the fastest row is what the machine can do."""
     monkeypatch.setattr(measure, "product_speed", lambda *_: 1.0)
-    found = bench(BenchConfig(shape="roberta12", examples=2, tokens=6, population=2, repetitions=1, layers="11"))
+    found = bench(BenchSettings(shape="roberta12", examples=2, tokens=6, population=2, repetitions=1, layers="11"))
     assert max(row["utilisation"] for row in found["rows"]) == 1
 
 
