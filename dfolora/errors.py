@@ -19,9 +19,9 @@ def unknown(what: str, value: str, known: Iterable[str]) -> UserError:
         known: every name that would work.
     """
     names = sorted(set(known))
-    near = near_misses(value, names)
-    if near:
-        hint = "did you mean " + " or ".join(repr(name) for name in near) + "?"
+    similar = near_misses(value, names)
+    if similar:
+        hint = "did you mean " + " or ".join(repr(name) for name in similar) + "?"
     elif len(names) <= 20:
         hint = "choose one of " + ", ".join(names)
     else:
@@ -45,10 +45,10 @@ def near_misses(value: str, known: Iterable[str]) -> list[str]:
         return same[:3]
     words = [word for word in wanted.split("-") if word]
     initials = "".join(word[0] for word in words)
-    found = [name for word in [*words, initials] for name in names if len(words) > 1 and parts[name] == word]
+    likely = [name for word in [*words, initials] for name in names if len(words) > 1 and parts[name] == word]
     for part in difflib.get_close_matches(wanted, list(parts.values()), n=3, cutoff=0.6):
-        found += [name for name in names if parts[name] == part]
-    return list(dict.fromkeys(found))[:3]
+        likely += [name for name in names if parts[name] == part]
+    return list(dict.fromkeys(likely))[:3]
 
 
 def _plain(name: str) -> str:

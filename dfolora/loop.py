@@ -52,6 +52,7 @@ def _go_to_end_of_log(method: Method[Any], run: Run) -> Line:
     """The line to go on from; a new run gets its first, the base model's look at the dev set."""
     selection = method.problem.selection
     if not run.lines:
+        run.rewrite(0)  # of an earlier start half a line may be there
         line = Line(note=method.origin())
         selection.begin(line)
         run.log(line)

@@ -106,6 +106,7 @@ def open_model(settings: ModelSettings) -> LanguageModel:
         UserError: it cannot be loaded.
     """
     if isinstance(settings.model, LanguageModel):
+        adapters.detach(settings.model)
         return settings.model
     if not isinstance(settings.model, (str, Path)):
         raise UserError(f"model: {settings.model!r} is no name, no folder and nothing that dfolora.load_model gives")

@@ -62,6 +62,10 @@ class Registry:
         """Every known name, sorted."""
         return sorted({*self._ours, *self._added, *(point.name for point in entry_points(group=self.group))})
 
+    def builtin(self) -> list[str]:
+        """The names that the package itself brings, sorted."""
+        return sorted(self._ours)
+
     def describe(self) -> dict[str, str]:
         """Name -> what it is, in one line; of another package's things their place, since nothing is imported."""
         lines = {point.name: f"from {point.value}" for point in entry_points(group=self.group)}

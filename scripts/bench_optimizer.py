@@ -58,9 +58,9 @@ def main() -> None:
     for name, score in scorings.items():
         for layers in map(int, options.layers.split(",")):
             for count in map(int, options.threads.split(",")):
-                found = [measured(score, layers, count, options.generations) for _ in range(options.repetitions)]
-                wait, own, scored = (1000 * min(values) for values in zip(*found, strict=True))
-                print(f"{name:7}  {layers:6}  {count:7}  {wait:6.2f}  {own:9.2f}  {scored:6.2f}", flush=True)
+                times = [measured(score, layers, count, options.generations) for _ in range(options.repetitions)]
+                wait, processor, scored = (1000 * min(values) for values in zip(*times, strict=True))
+                print(f"{name:7}  {layers:6}  {count:7}  {wait:6.2f}  {processor:9.2f}  {scored:6.2f}", flush=True)
 
 
 def measured(score: Callable[[], None], layers: int, count: int, generations: int) -> tuple[float, float, float]:
@@ -74,8 +74,8 @@ def measured(score: Callable[[], None], layers: int, count: int, generations: in
         scored.append(time.perf_counter() - start)
 
     with threads(max(1, count)) as workers:
-        wait, own = waited(optimizers, -(-generations // layers), timed, workers if count else None)
-    return wait, own, statistics.mean(scored)
+        wait, processor = waited(optimizers, -(-generations // layers), timed, workers if count else None)
+    return wait, processor, statistics.mean(scored)
 
 
 if __name__ == "__main__":

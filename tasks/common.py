@@ -101,15 +101,15 @@ class Dataset:
             examples, in the order of the file; a drawn split is in the order of the draw.
         """
         split = split_name(split)
-        found = self._from_hub(split, source) if source.data is None else self._from_folder(split, source)
-        if not found:
+        examples = self._from_hub(split, source) if source.data is None else self._from_folder(split, source)
+        if not examples:
             raise UserError(f"{self.name}: the {split} split holds no examples")
-        if split == "train" and not self.one_class_train and len({example.label for example in found}) == 1:
+        if split == "train" and not self.one_class_train and len({example.label for example in examples}) == 1:
             raise UserError(
-                f"{self.name}: all {len(found)} training examples are of class {found[0].label}; "
+                f"{self.name}: all {len(examples)} training examples are of class {examples[0].label}; "
                 "there is nothing to tell apart"
             )
-        return found
+        return examples
 
     def home(self, data: Path) -> tuple[Path, Path | None]:
         """The dataset's folder at or below ``data``; and ``data`` itself where it is one few-shot split's folder."""
@@ -123,30 +123,30 @@ class Dataset:
         if _is_split(here) and here.parent.name.lower() in names:
             return here.parent, here
         children = [child for child in data.iterdir() if child.is_dir()]
-        near = [child for child in children if child.name.lower() in names]
+        beside = [child for child in children if child.name.lower() in names]
         below = [g for child in children for g in child.iterdir() if g.is_dir() and g.name.lower() in names]
         # RTE is in FewGLUE and in LM-BFF's data; as part of SuperGLUE it is FewGLUE's that is meant.
-        found = sorted(near or below, key=lambda path: (not (path / FEWGLUE["train"]).exists(), str(path)))
-        if not found:
+        homes = sorted(beside or below, key=lambda path: (not (path / FEWGLUE["train"]).exists(), str(path)))
+        if not homes:
             looked = " or ".join(map(repr, self.folders))
             raise UserError(
                 f"data: {str(data)!r}: no data for {self.name}; looked for a folder {looked} here and one level below"
             )
-        return found[0], None
+        return homes[0], None
 
     def _from_folder(self, split: str, source: Source) -> list[Example]:
         assert source.data is not None
-        home, given = self.home(source.data)
+        home, chosen = self.home(source.data)
         if split == "test":
-            return self._read(self._test_file(home, given, source))
-        file = self._split_file(split, home, given, source)
+            return self._read(self._test_file(home, chosen, source))
+        file = self._split_file(split, home, chosen, source)
         examples = self._read(file)
         return self._draw(split, examples, source) if file == self._full_file(home) else examples
 
-    def _split_file(self, split: str, home: Path, given: Path | None, source: Source) -> Path:
+    def _split_file(self, split: str, home: Path, chosen: Path | None, source: Source) -> Path:
         """The file of a ready-made few-shot split, or the full training set where one has to be drawn."""
         full = self._full_file(home)
-        if given is None and (home / FEWGLUE["train"]).exists():
+        if chosen is None and (home / FEWGLUE["train"]).exists():
             if source.shots == FEWGLUE_SHOTS:
                 return _existing(home, FEWGLUE[split])
             if full is None:
@@ -156,14 +156,14 @@ class Dataset:
                 )
             return full
         ready = sorted(child.name for child in home.iterdir() if _is_split(child))
-        if given is None and not ready:
+        if chosen is None and not ready:
             if full is None:
                 raise UserError(
                     f"{self.name}: no training data in {home}; looked for {FEWGLUE['train']}, "
                     f"{source.shots}-{source.seed}/train.tsv and {', '.join(self._full_names())}"
                 )
             return full
-        folder = given or home / f"{source.shots}-{source.seed}"
+        folder = chosen or home / f"{source.shots}-{source.seed}"
         if not folder.is_dir():
             raise UserError(
                 f"shots: {source.shots} with split_seed {source.seed}: no folder {folder.name} in {home}, only "
@@ -171,12 +171,12 @@ class Dataset:
             )
         return _existing(folder, *(split + suffix for suffix in SUFFIXES))
 
-    def _test_file(self, home: Path, given: Path | None, source: Source) -> Path:
+    def _test_file(self, home: Path, chosen: Path | None, source: Source) -> Path:
         ready = any(_is_split(child) for child in home.iterdir())
         names = (FEWGLUE["test"], *("test" + suffix for suffix in SUFFIXES), *self.tests)
         if not ready and not (home / FEWGLUE["train"]).exists():
             names = (*self.full_test, *names)
-        split_folder = given or home / f"{source.shots}-{source.seed}"
+        split_folder = chosen or home / f"{source.shots}-{source.seed}"
         for folder in (home, split_folder):
             for name in names:
                 if (folder / name).is_file():

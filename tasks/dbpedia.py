@@ -86,18 +86,18 @@ DATA = Dataset(
 
 def load(split: str, source: Source) -> list[Example]:
     """As any dataset's, less the test texts that a few-shot split of the same folder holds."""
-    found = DATA.load(split, source)
+    loaded = DATA.load(split, source)
     if split_name(split) != "test" or source.data is None:
-        return found
+        return loaded
     home, _ = DATA.home(source.data)
-    known = {
+    seen = {
         " ".join(example.fields["text"].split())
         for name in ("train", "dev")
         for file in sorted(home.glob(f"*-*/{name}.*"))
         for _, record in rows(file)
         for example in examples(record)
     }
-    return [example for example in found if " ".join(example.fields["text"].split()) not in known]
+    return [example for example in loaded if " ".join(example.fields["text"].split()) not in seen]
 
 
 WORDS = (

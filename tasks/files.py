@@ -43,14 +43,14 @@ class Splits:
         if split == "test" and split not in self.read:
             raise UserError(f"{self.name}: there is no test set; give one with test_file, or tune with test_split dev")
         place, read = self.read.get(split, self.read["train"])
-        found = read()
+        examples = read()
         if "dev" not in self.read and split != "test":
-            found = self._drawn(place, found, source)[0 if split == "train" else 1]
-        if not found:
+            examples = self._drawn(place, examples, source)[0 if split == "train" else 1]
+        if not examples:
             raise UserError(f"{place}: no examples")
-        if split == "train" and self.classes and len({example.label for example in found}) == 1:
-            raise UserError(f"{place}: every example has the label {self.classes[found[0].label]!r}; two are needed")
-        return found
+        if split == "train" and self.classes and len({example.label for example in examples}) == 1:
+            raise UserError(f"{place}: every example has the label {self.classes[examples[0].label]!r}; two are needed")
+        return examples
 
     def _drawn(self, place: str, examples: list[Example], source: Source) -> tuple[list[Example], list[Example]]:
         try:
@@ -249,5 +249,5 @@ def _placed(
 
 
 def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    similar = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {similar[0]!r}?)" if similar else ""

@@ -46,8 +46,8 @@ def record(examples: Sequence[Example], predictions: Sequence[int]) -> Metrics:
     """ReCoRD: exact match and token F1 of the predicted choice's text, each the best over the gold texts."""
     _labels(examples, predictions)
     chosen = [(example.choices or ())[prediction] for example, prediction in zip(examples, predictions, strict=True)]
-    found = squad(examples, chosen)
-    return {"em": found["em"], "f1": found["f1"]}
+    scores = squad(examples, chosen)
+    return {"em": scores["em"], "f1": scores["f1"]}
 
 
 def squad(examples: Sequence[Example], texts: Sequence[str]) -> Metrics:
@@ -64,8 +64,8 @@ def squad(examples: Sequence[Example], texts: Sequence[str]) -> Metrics:
 
 def squad_tokens(text: str) -> list[str]:
     """The words that SQuAD's metric compares: lower-cased, without punctuation and articles."""
-    bare = "".join(character for character in text.lower() if character not in string.punctuation)
-    return re.sub(r"\b(a|an|the)\b", " ", bare).split()
+    plain = "".join(character for character in text.lower() if character not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", plain).split()
 
 
 def _token_f1(answer: list[str], gold: list[str]) -> float:

@@ -63,9 +63,9 @@ def json_file(path: Path) -> dict[str, Any]:
 
 def _json_object(where: str, text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
         if "\\u" in text:  # half of a surrogate pair is JSON, but no tokenizer takes it
-            json.dumps(found, ensure_ascii=False).encode()
+            json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise UserError(f"{where}: not JSON ({error.msg} at {line}column {error.colno})") from None
@@ -75,9 +75,9 @@ def _json_object(where: str, text: str) -> dict[str, Any]:
         raise UserError(f"{where}: a text holds half of a surrogate pair (\\ud800 to \\udfff)") from None
     except ValueError:  # a whole number of more digits than Python reads
         raise UserError(f"{where}: a number has too many digits") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise UserError(f"{where}: a JSON object is expected, not {text[:40]!r}")
-    return found
+    return value
 
 
 def tsv_rows(path: Path) -> Iterator[Row]:

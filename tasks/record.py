@@ -79,11 +79,11 @@ DATA = Dataset(
 
 def load(split: str, source: Source, dataset: Dataset = DATA) -> list[Example]:
     """As any dataset's; training examples keep at most ten choices, drawn with the split's seed."""
-    found = dataset.load(split, source)
+    loaded = dataset.load(split, source)
     if split_name(split) != "train":
-        return found
+        return loaded
     generator = np.random.RandomState(source.seed)
-    return [narrowed(example, generator) for example in found]
+    return [narrowed(example, generator) for example in loaded]
 
 
 TASK = Task(

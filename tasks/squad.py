@@ -22,8 +22,8 @@ from .reading import Row, items, json_file, pick, read_rows, text
 def examples(record: Mapping[str, Any]) -> list[Example]:
     """A row with ``title``, ``context``, ``question`` and ``answers``: texts, or objects that have one."""
     answers = pick(record, "answers")
-    found = items(answers, "text") if isinstance(answers, Mapping) else items(record, "answers")
-    texts = [answer if isinstance(answer, str) else text(answer, "text") for answer in found]
+    entries = items(answers, "text") if isinstance(answers, Mapping) else items(record, "answers")
+    texts = [answer if isinstance(answer, str) else text(answer, "text") for answer in entries]
     gold = tuple(dict.fromkeys(answer.strip() for answer in texts if answer.strip()))
     if not gold:
         raise UserError("the question has no answer; SQuAD v1.1 has one for each")

@@ -28,7 +28,7 @@ def parse_label_words(words: Words, classes: Sequence[str] = ()) -> dict[str, st
         pairs = [(label_text(label), _word(shown, word)) for label, word in words.items()]
     else:
         parts = _parts(words) if isinstance(words, str) else [_word(shown, word) for word in words]
-        pairs = _pairs(parts, shown, classes, bare=not isinstance(words, str) or bool(classes))
+        pairs = _pairs(parts, shown, classes, in_order=not isinstance(words, str) or bool(classes))
     named = {_known(label, classes): word for label, word in pairs}
     if classes and (len(named) < len(pairs) or set(named) != set(classes) or not all(named.values())):
         raise UserError(f"{shown}: one word is needed for each of {', '.join(classes)}")
@@ -54,10 +54,10 @@ def _known(label: str, classes: Sequence[str]) -> str:
     return next((name for name in classes if name.lower() == label.lower()), label)
 
 
-def _pairs(parts: list[str], shown: str, classes: Sequence[str], bare: bool) -> list[tuple[str, str]]:
-    """Label and word of each part; ``bare``: words without labels are taken in class order."""
+def _pairs(parts: list[str], shown: str, classes: Sequence[str], in_order: bool) -> list[tuple[str, str]]:
+    """Label and word of each part; ``in_order``: words without labels are taken in class order."""
     split = [(label.strip(), equals, word.strip()) for label, equals, word in (part.partition("=") for part in parts)]
-    if bare and not any(equals and (not classes or label in classes) for label, equals, _ in split):
+    if in_order and not any(equals and (not classes or label in classes) for label, equals, _ in split):
         if classes and len(parts) != len(classes):
             raise UserError(f"{shown}: one word is needed for each of {', '.join(classes)}")
         return list(zip(classes or map(str, range(len(parts))), map(str.strip, parts), strict=True))

@@ -116,8 +116,8 @@ def noun_phrases(sentence: str) -> Iterator[Span]:
                 if end > position + 1 and (_looks_verbal(tokens[end][0]) or tokens[end][0][0].isupper()):
                     break
                 end += 1
-            found = end > position + 1
-        elif found := word[0].isupper() and _is_noun(word):
+            is_phrase = end > position + 1
+        elif is_phrase := word[0].isupper() and _is_noun(word):
             while end < len(tokens):
                 after = tokens[end][0]
                 title = after == "." and tokens[end - 1][0] in TITLES
@@ -125,7 +125,7 @@ def noun_phrases(sentence: str) -> Iterator[Span]:
                 if not (title or owned or after in ("'s", "’s") or (after[0].isupper() and _is_noun(after))):
                     break
                 end += 1
-        if found:
+        if is_phrase:
             for owner in range(position, end - 1):
                 if owner > position and tokens[owner][0] in ("'s", "’s"):
                     yield start, tokens[owner - 1][2]
@@ -155,9 +155,9 @@ def examples(record: Mapping[str, Any]) -> list[Example]:
     target = record.get("target", record)
     sentence, phrase, pronoun = text(record, "text"), text(target, "span1_text"), text(target, "span2_text")
     start, end = find_pronoun(sentence, pronoun, number(target, "span2_index"))
-    before, found, after = sentence[:start], sentence[start:end], sentence[end:]
+    before, word, after = sentence[:start], sentence[start:end], sentence[end:]
     choices = (plain(phrase), *other_phrases(sentence, phrase, (start, end)))
-    fields = {"text": f"{before}*{found}*{after}", "pronoun": found, "before": before, "after": after}
+    fields = {"text": f"{before}*{word}*{after}", "pronoun": word, "before": before, "after": after}
     label = class_index(pick(record, "label"), CLASSES)
     return [Example(fields, label, choices=choices, choice_class=(1, *(0 for _ in choices[1:])))]
 

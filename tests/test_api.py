@@ -117,8 +117,10 @@ def test_names_and_objects_are_the_same_run(tmp_path: Path, options: dict[str, A
     by_object = dfolora.tune(**options)
     assert without_cost(log(by_object.folder)) == without_cost(log(by_name.folder))
     assert by_object.scores["tuned"] == by_name.scores["tuned"]
-    again = dfolora.tune(**{**options, "output": str(tmp_path / "again")})  # the model is as it was given
+    again = dfolora.tune(**{**options, "output": str(tmp_path / "again")})  # what the first has tuned does not count
     assert without_cost(log(again.folder)) == without_cost(log(by_name.folder))
+    assert dfolora.evaluate(options["model"], task)["metrics"] == by_name.scores["zero_shot"]
+    assert dfolora.evaluate(options["model"], task, adapter=again.adapter)["metrics"] == by_name.scores["tuned"]
 
 
 def test_an_optimizer_of_ones_own(tmp_path: Path, options: dict[str, Any]) -> None:
@@ -234,7 +236,7 @@ def test_own_files_to_an_adapter(tmp_path: Path) -> None:
     task = dfolora.Task.from_files(
         tmp_path / "train.csv", test=tmp_path / "test.csv", template="{text} It was {mask}.", words="0=bad,1=great"
     )
-    run = dfolora.tune(model("causal"), task, budget=40, shots=2, output=str(tmp_path / "run"))
+    run = dfolora.tune(model("causal"), task, budget=40, shots=1, output=str(tmp_path / "run"))
     assert (Path(run.adapter) / "adapter_model.safetensors").is_file()
     assert set(run.scores["tuned"]) == {"accuracy", "macro_f1"}
 
@@ -508,7 +510,9 @@ def test_what_was_given_as_an_object_is_given_again(tmp_path: Path, options: dic
     whole = dfolora.tune(**options | {"output": str(tmp_path / "whole")}, optimizer=Walk, reach=2.0)
     with pytest.raises(KeyboardInterrupt):
         dfolora.tune(**options, optimizer=Walk, reach=2.0, listener=StopAt(3))
-    with pytest.raises(UserError, match="^optimizer: "):
+    with pytest.raises(
+        UserError, match=r"^resume: .*config\.yaml' cannot be gone on with; optimizer: unknown '.*Walk'"
+    ):
         dfolora.tune(resume=options["output"])
     with pytest.raises(UserError, match="^optimizer: the run has '.*Walk', not '.*RandomSearch'"):
         dfolora.tune(resume=options["output"], optimizer=RandomSearch)

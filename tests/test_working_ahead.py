@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny_models import Command, Tune
 
-from dfolora.methods import search as tuners
+from dfolora.methods.search import Search
 from dfolora.optimizers import Optimizer
 from dfolora.optimizers.cma import CMA
 
@@ -21,6 +21,7 @@ CASES = {
     "minibatch": ["--batch", 3],
     "steps of two generations": ["--optimizer", "guided", "--visit", 2, "--batch", 3],
     "a step across sweeps": ["--optimizer", "greedy", "--batch", 3],
+    "steps that use scores": ["--optimizer", "gauss-newton"],
     "bounded": ["--bound", 0.5, "--incumbent", "best"],
     "not in a thread": ["--optimizer", "nevergrad:DiagonalCMA"],
 }
@@ -45,20 +46,20 @@ def test_the_same_run(tune: Tune, monkeypatch: pytest.MonkeyPatch, changes: list
 
 def test_the_loop_lets_threads_ask(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where scoring takes long enough, the loop's own thread asks for the first generation of each layer only."""
-    plain, score, asked = CMA._ask, tuners.Tuner._losses, list[str]()
+    plain, step, asked = CMA._ask, Search.step, list[str]()
 
     def noted(self: CMA) -> Any:
         asked.append(threading.current_thread().name)
         return plain(self)
 
-    def slow(self: tuners.Tuner, *arguments: Any) -> Any:
-        for place in self.places:
-            if place.optimizer._ahead is not None:
-                place.optimizer._ahead.exception()  # waits for it
-        return score(self, *arguments)
+    def slow(self: Search, *arguments: Any) -> Any:
+        for optimizer in self.optimizers:
+            if optimizer._ahead is not None:
+                optimizer._ahead.exception()  # waits for it
+        return step(self, *arguments)
 
     monkeypatch.setattr(CMA, "_ask", noted)
-    monkeypatch.setattr(tuners.Tuner, "_losses", slow)
+    monkeypatch.setattr(Search, "step", slow)
     _, lines = tune("--budget", 40)
     assert len(lines) == 1 + 10
     assert asked.count(threading.current_thread().name) == 2

@@ -92,8 +92,8 @@ def test_no_such_file(tmp_path: Path) -> None:
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     random.seed(0)
     words = ["yes", "True", "null", "~", "1e3", "1e-3", "-.5", "0x10", "1_000", ".nan", "012", "", " a ", "a: b", "*x",
-             "&x", "!x", "# no", "2020-01-01", "12:30", "line\nbreak", "é 🦖", "{text} It was {mask}.", "=", "<<",
-             "'"]  # fmt: skip
+             "&x", "!x", "# no", "2020-01-01", "12:30", "line\nbreak", "é 🦖", "{text} It was {mask}.", "=",
+             "<<", "'"]  # fmt: skip
     words += ["".join(random.choices(string.printable.replace("\r", ""), k=random.randint(1, 12))) for _ in range(500)]
     values: dict[str, Any] = {f"text {i}": word for i, word in enumerate(words)}
     values |= {"numbers": [1, -2, 1.5, 1e-7, 1e30, math.inf], "flag": True, "off": False, "nothing": None}

@@ -113,9 +113,9 @@ class Adapter(TunedModel):
         """Make one candidate, factors of P = 1, the incumbent of a layer."""
         with torch.no_grad():
             for name, (a, b) in factors.items():
-                own_a, own_b = self.layers[layer].modules[name].factors()
-                own_a.copy_(a[0])
-                own_b.copy_(b[0])
+                current_a, current_b = self.layers[layer].modules[name].factors()
+                current_a.copy_(a[0])
+                current_b.copy_(b[0])
         self.moved(layer)
 
     def read(self, layer: int) -> Factors:
@@ -179,6 +179,17 @@ def attach(language_model: LanguageModel, rank: int = 4, targets: Sequence[str] 
             for module in layer.modules.values():
                 module.factors()[0].zero_()
     return adapter
+
+
+def detach(language_model: LanguageModel) -> None:
+    """Take all LoRA modules off a model: it is as it was before ``attach`` or ``load``."""
+    model = language_model.model
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLayer):
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, module.get_base_layer())
+    if hasattr(model, "peft_config"):  # by which PEFT knows a model that it has changed
+        del model.peft_config
 
 
 def load(language_model: LanguageModel, folder: str) -> Adapter:

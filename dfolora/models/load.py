@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +15,7 @@ import transformers
 from torch import nn
 
 from dfolora.errors import UserError, unknown
-from dfolora.models.probe import needed
+from dfolora.models.checkpoint import check_complete, check_index, path_of, pooling_of, refusing
 from dfolora.task import KINDS, Kind
 
 _AUTO_CLASSES: dict[Kind, Any] = {
@@ -137,49 +135,35 @@ def open_model(
     torch_dtype = pick_dtype(dtype, torch_device)
     if kind != "auto" and kind not in KINDS:
         raise unknown("kind", kind, ["auto", *KINDS])
-    path = _path(name)
+    path = path_of(name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     quantized = _quantization(quantize, torch_dtype, torch_device)
-    with _refusing(name, ""):
+    with refusing(name, ""):
         config = transformers.AutoConfig.from_pretrained(path, **options)
-    known = kind_of(config) if kind == "auto" else cast(Kind, kind)
-    with _refusing(name, known):
+    model_kind = kind_of(config) if kind == "auto" else cast(Kind, kind)
+    with refusing(name, model_kind):
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
     if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 2:
         # Without its files, transformers makes up a tokenizer that knows special tokens and nothing else.
         raise UserError(f"model: {name!r} comes without tokenizer files; add tokenizer.json to it")
-    _check_index(path, name)
+    check_index(path, name)
 
     def read() -> Any:
-        with _refusing(name, known):
+        with refusing(name, model_kind):
             # What a checkpoint lacks, such as a pooler that nobody reads, is drawn anew: the same each time.
             with quiet(), torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(0)
-                model, found = _AUTO_CLASSES[known].from_pretrained(
+                model, report = _AUTO_CLASSES[model_kind].from_pretrained(
                     path, dtype=torch_dtype, use_safetensors=True, output_loading_info=True, **options, **quantized
                 )
-            _check_complete(model.eval(), found["missing_keys"], name, known)
+            check_complete(model.eval(), report["missing_keys"], name, model_kind)
             return model if quantized else model.to(torch_device)
 
-    skeleton = _skeleton(config, known, options)
-    pooling = _pooling(path, name) if known == "encoder" else "mean"
-    opened = wrap(read() if skeleton is None else skeleton, tokenizer, known, name, pooling)
+    skeleton = _skeleton(config, model_kind, options)
+    pooling = pooling_of(path, name) if model_kind == "encoder" else "mean"
+    opened = wrap(read() if skeleton is None else skeleton, tokenizer, model_kind, name, pooling)
     opened.reader = None if skeleton is None else read
     return opened
-
-
-def _path(name: str) -> str:
-    """A folder's path, or the Hub's name where there is no such folder and it can be one."""
-    try:
-        folder = Path(name).expanduser()
-        if name and folder.is_dir():
-            return str(folder)
-    except (OSError, RuntimeError, ValueError):  # too long, of an unknown user, with a zero byte
-        pass
-    else:
-        if name and not name.startswith((".", "/", "~")) and len(name) < 200:
-            return name
-    raise UserError(f"model: there is no folder {name[:200]!r}; give one with config.json and model.safetensors")
 
 
 def _skeleton(config: Any, kind: Kind, options: dict[str, Any]) -> Any:
@@ -189,58 +173,6 @@ def _skeleton(config: Any, kind: Kind, options: dict[str, Any]) -> Any:
             return _AUTO_CLASSES[kind].from_config(config, **options)
     except Exception:  # of somebody's own model, or of no such kind: reading the weights will tell
         return None
-
-
-@contextmanager
-def _refusing(name: str, kind: str) -> Iterator[None]:
-    """Whatever the libraries raise while they load, as one line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # they raise whatever they like here; tokenizers and safetensors bare ones
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"model: cannot load {name!r}{' as ' + with_article(kind) + ' model' if kind else ''} ({reason:.300}); "
-            "give a Hugging Face id or a folder with config.json, tokenizer files and safetensors weights"
-        ) from error
-
-
-def with_article(kind: str) -> str:
-    """``a masked``, ``an encoder``."""
-    return ("an " if kind[:1] in "aeiou" else "a ") + kind
-
-
-def _check_complete(model: Any, missing: Iterable[str], name: str, kind: Kind) -> None:
-    """Refuse a checkpoint that lacks weights which answers depend on; a pooler that nobody reads may be missing."""
-    lacking = needed(model, sorted(missing))
-    if lacking is not None:
-        made_as = ", ".join(getattr(model.config, "architectures", None) or ["nothing in particular"])
-        raise UserError(
-            f"model: the checkpoint of {name!r} lacks weights that {with_article(kind)} model answers with, such as "
-            f"{lacking}; it was saved as {made_as}; choose another kind or another checkpoint"
-        )
-
-
-def _check_index(path: str, name: str) -> None:
-    """Refuse an index of weight files that names others than safetensors beside it: a pickle can run code."""
-    try:
-        file = transformers.utils.cached_file(
-            path, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False
-        )
-    except Exception:  # no network to ask, or nothing there: loading will say it
-        return
-    if file is None:
-        return
-    try:
-        files = set(json.loads(Path(str(file)).read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"model: the model.safetensors.index.json of {name!r} cannot be read") from error
-    wrong = [
-        entry for entry in files if not isinstance(entry, str) or not entry.endswith(".safetensors") or "/" in entry
-    ]
-    if wrong:
-        raise UserError(f"model: only safetensors are read, but the index of {name!r} names {wrong[0]!s:.100}")
 
 
 def _quantization(name: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
@@ -270,24 +202,24 @@ def wrap(model: Any, tokenizer: Any, kind: str = "auto", name: str = "", pooling
         raise unknown("kind", kind, ["auto", *KINDS])
     model.eval().requires_grad_(False)
     name = name or str(getattr(model, "name_or_path", "") or "")
-    found = LanguageModel(model, tokenizer, kind, name, pooling)
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= found.vocabulary:
+    language_model = LanguageModel(model, tokenizer, kind, name, pooling)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= language_model.vocabulary:
         # Padding is masked, so any token with an embedding serves; the end token is the custom.
         end = tokenizer.eos_token_id
-        usual = end is not None and end < found.vocabulary
+        usual = end is not None and end < language_model.vocabulary
         tokenizer.pad_token = tokenizer.eos_token if usual else tokenizer.convert_ids_to_tokens(0)
     tokenizer.padding_side = "right"
-    if kind == "masked" and (tokenizer.mask_token_id is None or tokenizer.mask_token_id >= found.vocabulary):
+    if kind == "masked" and (tokenizer.mask_token_id is None or tokenizer.mask_token_id >= language_model.vocabulary):
         where = "tokenizer" if tokenizer.mask_token_id is None else "embedding"
         raise UserError(f"model: {name!r} has no mask token in its {where}; use kind causal or encoder")
-    return found
+    return language_model
 
 
 def _kind_of_model(model: Any) -> Kind:
     """By the class itself; its config may say nothing, or what it was made from."""
-    known = {"architectures": [type(model).__name__], "is_encoder_decoder": model.config.is_encoder_decoder}
+    described = {"architectures": [type(model).__name__], "is_encoder_decoder": model.config.is_encoder_decoder}
     try:
-        return kind_of(SimpleNamespace(**known))
+        return kind_of(SimpleNamespace(**described))
     except UserError:
         return kind_of(model.config)
 
@@ -328,25 +260,6 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise unknown("dtype", name, ["auto", *DTYPES])
     return DTYPES[name]
-
-
-def _pooling(path: str, name: str) -> str:
-    """A sentence-transformers folder says in 1_Pooling/config.json how it pools; everything else gets the mean."""
-    try:
-        file = transformers.utils.cached_file(path, "1_Pooling/config.json")
-    except OSError:  # not there, or no network to ask
-        return "mean"
-    try:
-        says = json.loads(Path(str(file)).read_text(encoding="utf-8"))
-        modes = [
-            key.removeprefix("pooling_mode_") for key, value in says.items() if key[:13] == "pooling_mode_" and value
-        ]
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"model: the 1_Pooling/config.json of {name!r} is not a JSON object") from error
-    pooling = {(): "mean", ("mean_tokens",): "mean", ("cls_token",): "cls"}.get(tuple(modes))
-    if pooling is None:
-        raise UserError(f"model: {name!r} pools by {', '.join(modes)}; only mean_tokens or cls_token alone are known")
-    return pooling
 
 
 class quiet:

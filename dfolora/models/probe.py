@@ -141,8 +141,8 @@ class _Fused:
                 raise ValueError("a projection's output has another shape")
             return output.to(plain)
 
-        def stop(_module: Any, _inputs: Any, found: Any) -> None:
-            raise _Done(found[0] if isinstance(found, tuple) else found)
+        def stop(_module: Any, _inputs: Any, states: Any) -> None:
+            raise _Done(states[0] if isinstance(states, tuple) else states)
 
         handles = [self.projection.register_forward_hook(replace), self.block.register_forward_hook(stop)]
         try:
@@ -182,5 +182,5 @@ def _forward(model: Any, ids: Tensor) -> Tensor:
         inputs["decoder_input_ids"] = ids
     with torch.no_grad():
         output = model(**inputs)
-    found: Tensor = output.logits if getattr(output, "logits", None) is not None else output[0]
-    return found
+    result: Tensor = output.logits if getattr(output, "logits", None) is not None else output[0]
+    return result

@@ -48,14 +48,14 @@ def targets_of(model: Any, targets: Sequence[str] = ()) -> dict[str, str]:
         UserError: a target that the model does not have.
     """
     linear = _linear_names(model)
-    found: dict[str, set[str]] = {}
+    parts_of: dict[str, set[str]] = {}
     for target in targets or ("qk",):
         chosen = _by_role(model, linear, target) if target in ROLES else _by_name(linear, target)
         if not chosen:
             raise _missing(target, linear)
         for name, parts in chosen.items():
-            found.setdefault(name, set()).update(parts)
-    return {name: "".join(part for part in "qkv" if part in found[name]) for name in linear if name in found}
+            parts_of.setdefault(name, set()).update(parts)
+    return {name: "".join(part for part in "qkv" if part in parts_of[name]) for name in linear if name in parts_of}
 
 
 def block_names(model: Any) -> list[str]:
@@ -164,8 +164,8 @@ def _missing(target: str, linear: list[str]) -> UserError:
         return UserError(
             f"target: the model has nothing known as {ROLES[target]}; name modules yourself: {', '.join(ends)}"
         )
-    near = difflib.get_close_matches(target, [*ends, *ROLES], n=3, cutoff=0.4)
-    hint = " or ".join(map(repr, near)) if near else ", ".join(ends)
+    similar = difflib.get_close_matches(target, [*ends, *ROLES], n=3, cutoff=0.4)
+    hint = " or ".join(map(repr, similar)) if similar else ", ".join(ends)
     return UserError(f"target: the model has no linear module {target!r} in its layers; try {hint}")
 
 

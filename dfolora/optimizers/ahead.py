@@ -39,9 +39,9 @@ def threads(count: int) -> Iterator[Executor]:
     libraries = ThreadpoolController()
     # A BLAS that numpy shares with torch (as conda installs MKL) is left alone: torch needs its threads.
     home = str(Path(np.__file__).parent)  # or beside it, in numpy.libs
-    own = [each["filepath"] for each in libraries.info() if each["filepath"].startswith(home)]
+    paths = [each["filepath"] for each in libraries.info() if each["filepath"].startswith(home)]
     worker = ThreadPoolExecutor(count, "ask-ahead")
-    with libraries.select(filepath=own).limit(limits=1):
+    with libraries.select(filepath=paths).limit(limits=1):
         try:
             yield worker
         finally:

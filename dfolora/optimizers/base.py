@@ -81,18 +81,18 @@ class Optimizer(ABC):
         bound: float | None = None,
     ) -> None:
         if dim < 1:
-            raise UserError(f"dim: {dim} is no space to search; it takes at least 1 coordinate")
+            raise UserError(f"dim: {dim} cannot work; it takes at least 1 coordinate")
         if population < self.least_population:
             raise UserError(
                 f"population: {population} is too few for {type(self).__name__}; "
                 f"it takes at least {self.least_population}"
             )
         if not (sigma > 0 and math.isfinite(sigma)):
-            raise UserError(f"sigma: {sigma} is no step size; it takes a number above 0, such as 0.1")
+            raise UserError(f"sigma: {sigma} cannot work; it takes a number above 0, such as 0.1")
         if not 0 <= seed < 2**32:
             raise UserError(f"seed: {seed} is out of range; it takes 0 to {2**32 - 1}")
         if generations is not None and generations < 1:
-            raise UserError(f"generations: {generations} is no search; it takes at least 1")
+            raise UserError(f"generations: {generations} cannot work; it takes at least 1")
         if bound is not None and not (bound >= sigma and math.isfinite(bound)):
             raise UserError(f"sigma: {sigma} does not fit a bound of {bound}; it takes at most the bound")
         self.dim = dim
@@ -195,7 +195,7 @@ class Optimizer(ABC):
             UserError: the optimizer wants more than what is told.
         """
         losses = self._fitting(evaluation.losses if isinstance(evaluation, Evaluation) else evaluation)
-        told = evaluation if isinstance(evaluation, Evaluation) else Evaluation(torch.from_numpy(losses))
+        told = evaluation if isinstance(evaluation, Evaluation) else Evaluation(torch.from_numpy(losses.copy()))
         if getattr(told, self.wants) is None:
             raise UserError(
                 f"optimizer: {type(self).__name__} needs {_MISSING[self.wants]}; choose an objective of class scores, "
@@ -280,11 +280,14 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _ask(self) -> Points:
-        """(P, d). It may run in another thread, while nothing else of this instance does."""
+        """The next candidates, (P, d). It may run in another thread, while nothing else of this instance does."""
 
     @abstractmethod
     def _tell(self, points: Points, losses: Points) -> None:
-        """(P, d) as evaluated and (P,), all finite; ``self.finite`` (P,) says which of them are no penalties."""
+        """Learn from a generation: candidates (P, d) as evaluated, losses (P,), all finite.
+
+        Where ``self.finite`` (P,) is False, the candidate had no finite loss, and a penalty stands in its place.
+        """
 
     def _summary(self, points: Points, losses: Points, evaluation: Evaluation) -> dict[str, Any] | None:
         """What ``_tell`` needs of an evaluation beyond the losses, as numbers and lists; it is what a log keeps.
@@ -296,7 +299,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _incumbent(self) -> Points:
-        """(d,), after a tell with a finite loss."""
+        """What the layer should hold, (d,), after a tell with a finite loss."""
 
 
 def _largest_float32(bound: float | None) -> float:

@@ -50,7 +50,7 @@ class Fireworks(Optimizer):
         dim, population, sigma, seed, generations, bound: as for every optimizer. ``generations`` sets the end that
             the tournament plans for; without it a firework is always given 100 more generations to catch up.
         fireworks: their number; None takes one for every 50 candidates, at least one.
-        reevaluate: ask the fireworks' own positions again in every generation. Off, a firework keeps the loss that it
+        reevaluate: measure the fireworks' positions again in every generation. Off, a firework keeps the loss that it
             once had; only for an objective that never changes.
 
     Raises:
@@ -63,7 +63,7 @@ class Fireworks(Optimizer):
         self,
         *arguments: Any,
         fireworks: Annotated[int | None, "fireworks: their number; nothing: one for every 50 candidates"] = None,
-        reevaluate: Annotated[bool, "fireworks: measure their own positions again in every generation"] = True,
+        reevaluate: Annotated[bool, "fireworks: measure their positions again in every generation"] = True,
         **common: Any,
     ) -> None:
         super().__init__(*arguments, **common)
@@ -107,12 +107,12 @@ class Fireworks(Optimizer):
         self._generation += 1
         gains = np.zeros(len(self._positions))
         for i in range(len(self._positions)):
-            mine = np.flatnonzero(self._owners == i)
-            roles = self._roles[mine]
+            rows = np.flatnonzero(self._owners == i)
+            roles = self._roles[rows]
             if (roles == _POSITION).any():
-                self._losses[i] = losses[mine[roles == _POSITION][0]]
-            self._guide(i, points[mine[roles == _SPARK]], losses[mine[roles == _SPARK]])
-            best = mine[np.argmin(losses[mine])]
+                self._losses[i] = losses[rows[roles == _POSITION][0]]
+            self._guide(i, points[rows[roles == _SPARK]], losses[rows[roles == _SPARK]])
+            best = rows[np.argmin(losses[rows])]
             gains[i] = max(0.0, self._losses[i] - losses[best])
             if gains[i] > 0:
                 self._positions[i], self._losses[i] = points[best], losses[best]
@@ -123,8 +123,8 @@ class Fireworks(Optimizer):
     def _guide(self, i: int, sparks: Points, losses: Points) -> None:
         """GFWA, guiding spark: firework + (mean of the best sparks - mean of the worst), before it moves."""
         order = np.argsort(losses, kind="stable")
-        few = math.ceil(_FRACTION * len(order))
-        step = sparks[order[:few]].mean(0) - sparks[order[-few:]].mean(0)
+        count = math.ceil(_FRACTION * len(order))
+        step = sparks[order[:count]].mean(0) - sparks[order[-count:]].mean(0)
         self._guiding[i] = self._inside((self._positions[i] + step)[None])[0]
 
     def _lose_out(self, gains: Points) -> None:

@@ -25,7 +25,7 @@ class LinearScores:
         loss: the objective on these examples, differentiable and, for one minimum, convex: (1, N, C) to (1,).
 
     Attributes:
-        kept: (K,) bool, which candidates count.
+        usable: (K,) bool, which candidates count.
     """
 
     def __init__(self, scores: Tensor, loss: Callable[[Tensor], Tensor]) -> None:
@@ -33,10 +33,10 @@ class LinearScores:
         self._base = scores[0].double()
         absent = self._base == -torch.inf
         changes = (scores[1:].double() - self._base).masked_fill(absent, 0.0)
-        self.kept: np.ndarray = changes.isfinite().flatten(1).all(1).numpy()
+        self.usable: np.ndarray = changes.isfinite().flatten(1).all(1).numpy()
         if not (self._base.isfinite() | absent).all():
-            self.kept[:] = False
-        self._changes = changes[torch.from_numpy(self.kept)]
+            self.usable[:] = False
+        self._changes = changes[torch.from_numpy(self.usable)]
 
     def loss(self, coefficients: Points) -> float:
         """The loss at S(a).
@@ -45,7 +45,7 @@ class LinearScores:
             coefficients: (K,), a.
         """
         with torch.no_grad():
-            return float(self._at(torch.from_numpy(coefficients[self.kept])))
+            return float(self._at(torch.from_numpy(coefficients[self.usable])))
 
     def optimum(self, damping: float) -> Points:
         """The a (K,) that minimises loss(S(a)) + damping / 2 |a|^2; no forward is needed for it.
@@ -53,9 +53,9 @@ class LinearScores:
         Raises:
             UserError: the loss has no derivative.
         """
-        found = np.zeros(len(self.kept))
-        if not self.kept.any():
-            return found
+        coefficients = np.zeros(len(self.usable))
+        if not self.usable.any():
+            return coefficients
         a = torch.zeros(len(self._changes), dtype=torch.float64, requires_grad=True)
         solver = torch.optim.LBFGS(
             [a], max_iter=_ITERATIONS, max_eval=4 * _ITERATIONS, history_size=20, tolerance_grad=1e-10,
@@ -78,8 +78,8 @@ class LinearScores:
             solver.step(closure)
         solved = a.detach().numpy()
         if np.isfinite(solved).all():
-            found[self.kept] = solved
-        return found
+            coefficients[self.usable] = solved
+        return coefficients
 
     def _at(self, a: Tensor) -> Tensor:
         scores = self._base + torch.tensordot(a, self._changes, 1)

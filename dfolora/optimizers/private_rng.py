@@ -1,4 +1,4 @@
-"""Global random generators of one's own, for libraries that insist on using the global ones."""
+"""Private states of the global random generators, for libraries that draw from nothing else."""
 
 # ruff: noqa: NPY002  (the legacy global generator is the very thing that is guarded here)
 

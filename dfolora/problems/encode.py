@@ -10,7 +10,8 @@ import torch
 
 from dfolora.engine import Rows
 from dfolora.errors import UserError
-from dfolora.models.load import LanguageModel, with_article
+from dfolora.models.checkpoint import with_article
+from dfolora.models.load import LanguageModel
 from dfolora.problems.answer_tokens import AnswerTokens
 from dfolora.task import Example, Kind, Prompt, Task
 from dfolora.template import before, fill, names, without
@@ -254,8 +255,8 @@ class PromptEncoder:
 
     def _decoder_start(self) -> list[int]:
         model = self.language_model.model
-        known = (getattr(config, "decoder_start_token_id", None) for config in (model.config, model.generation_config))
-        start: int = next((token for token in known if token is not None), self.tokenizer.pad_token_id)
+        starts = (getattr(config, "decoder_start_token_id", None) for config in (model.config, model.generation_config))
+        start: int = next((token for token in starts if token is not None), self.tokenizer.pad_token_id)
         return [start, self.tokenizer.convert_tokens_to_ids(SENTINEL)] if self.slot else [start]
 
     def _label_tokens(self) -> list[int] | None:
@@ -284,14 +285,14 @@ class PromptEncoder:
 def _checked_prompt(prompt: Prompt, kind: Kind) -> Prompt:
     """A prompt whose template can serve a kind of model; a sentence encoder's has no ``{mask}``."""
     template = prompt.template
-    found = names(template)
-    masks = found.count("mask")
+    fields = names(template)
+    masks = fields.count("mask")
     names(prompt.answer)
     if kind == "encoder":
         return replace(prompt, template=without(template, "mask"))
     if masks != 1:
         raise UserError(f"template: {template!r} has {masks} {{mask}} and needs exactly one, where the answer stands")
-    if kind == "causal" and found[-1] != "mask":
+    if kind == "causal" and fields[-1] != "mask":
         raise UserError(
             f"template: {template!r} has a field after {{mask}}; a causal model answers before it reads that, "
             "so put {mask} last"

@@ -112,7 +112,7 @@ class Run:
         lock = _locked(path)
         try:
             budget = typed("budget", budget, int | None)
-            settings = tune_settings(**{**values, **_matching(values, objects), "output": str(path)})
+            settings = _settings(path, {**values, **_matching(values, objects), "output": str(path)})
             lines = log.read(path / "log.jsonl", _start(path, settings))
             reached = lines[-1].evaluations if lines else 0
             if budget is not None:
@@ -265,6 +265,13 @@ def _start(folder: Path, settings: TuneSettings) -> str:
     """The hash of what a run starts from, settings and measurements: the first link of its log's chain."""
     values = {name: value for name, value in saved(settings).items() if name not in _NO_NUMBER}
     return json.dumps(values, sort_keys=True) + file_hash(folder / "measured.safetensors")
+
+
+def _settings(folder: Path, values: Mapping[str, Any]) -> TuneSettings:
+    try:
+        return tune_settings(**values)
+    except UserError as error:
+        raise UserError(f"resume: {str(folder / 'config.yaml')!r} cannot be gone on with; {error}") from error
 
 
 def _matching(values: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[str, Any]:

@@ -174,6 +174,8 @@ def text_of(lines: list[Line]) -> str:
 def _line(values: Any) -> Line:
     """A checked line from JSON."""
     line = Line(**values)
+    if not all(isinstance(loss, (int, float, type(None))) for loss in line.losses):
+        raise ValueError("losses that are no numbers")
     line.loss_tensor()  # a tensor can be made of them
     whole = (line.generation, line.sweep, line.evaluations, line.token_layers, line.forwards, line.backwards)
     if not all(isinstance(number, int) and number >= 0 for number in (*whole, line.dev_token_layers)):

@@ -98,17 +98,17 @@ class _File:
 
     def _mapping(self, start: yaml.Event, events: Iterator[yaml.Event], depth: int) -> dict[str, Any]:
         self._check(start, depth)
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for key in events:
             if isinstance(key, yaml.MappingEndEvent):
                 break
             self._check(key, depth)
             if not isinstance(key, yaml.ScalarEvent):
                 raise self._error(key, "a name must be plain text, not a list or a mapping")
-            if key.value in found:
+            if key.value in values:
                 raise self._error(key, f"{key.value!r} is given twice")
-            found[key.value] = self._value(next(events), events, depth)
-        return found
+            values[key.value] = self._value(next(events), events, depth)
+        return values
 
     def _value(self, event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Any:
         if isinstance(event, yaml.MappingStartEvent):

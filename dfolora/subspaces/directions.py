@@ -30,7 +30,7 @@ def normal(seed: int, what: str, *shape: int) -> Tensor:
 
 
 def generator(seed: int, what: str) -> torch.Generator:
-    """A generator on the CPU of its own for a seed and a name."""
+    """A torch generator on the CPU, seeded by a number and a name."""
     key = hashlib.blake2b(f"{seed}/{what}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
 

@@ -1,11 +1,11 @@
-"""Runs, their logs, and what goes wrong."""
+"""Runs, the notes that a log holds of them, and what goes wrong."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,46 +15,53 @@ from torch import Tensor, nn
 from toy_valley import DTYPES, METHODS, Valley, memory, same
 
 from dfolora.errors import UserError
-from dfolora.methods.full_parameter import FullParameter, Log
+from dfolora.methods.full_parameter import FullParameter, Step
+
+
+def logged(steps: list[Step]) -> list[Step]:
+    """Steps as a log gives them back: losses and notes through JSON."""
+    lines = json.loads(json.dumps([{"losses": step.losses, "note": step.note()} for step in steps], allow_nan=False))
+    return [Step.from_note(number, line["losses"], line["note"]) for number, line in enumerate(lines)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("estimator", METHODS)
-def test_a_run_is_replayed_from_its_log_to_the_bit_and_goes_on(
-    estimator: str, dtype: torch.dtype, tmp_path: Path
-) -> None:
+def test_a_run_is_repeated_from_its_notes_to_the_bit_and_goes_on(estimator: str, dtype: torch.dtype) -> None:
     def fresh(loss: Callable[[Valley], float] = lambda model: float(model())) -> tuple[Valley, FullParameter]:
         model = Valley(dtype)
         return model, FullParameter(model, lambda: loss(model), estimator, 4, lr=1e-2, seed=4)
 
     model, tuner = fresh()
+    origin = json.loads(json.dumps(tuner.origin()))
     for number in range(6):
         tuner.lr = 1e-2 / (1 + number)
         tuner.step()
-        if number == 3:
-            tuner.log.save(tmp_path / "half.jsonl")
-    tuner.log.save(tmp_path / "run.jsonl")
+    steps = logged(tuner.steps)
+    assert steps == tuner.steps
 
     def never(model: Valley) -> float:
         raise AssertionError("a replay needs no forward")
 
-    again, replayed = fresh(never)
+    again, repeated = fresh(never)
     assert not same(memory(again), memory(model))
-    replayed.replay(Log.load(tmp_path / "run.jsonl"))
+    repeated.check_origin(origin)
+    for step in steps:
+        repeated.repeat(step)
     assert same(memory(again), memory(model))
-    assert replayed.log == tuner.log
-    assert replayed.evaluations == tuner.evaluations
+    assert repeated.steps == tuner.steps
+    assert repeated.evaluations == tuner.evaluations
 
     on, resumed = fresh()
-    resumed.replay(Log.load(tmp_path / "half.jsonl"))
+    for step in steps[:4]:
+        resumed.repeat(step)
     for number in (4, 5):
         resumed.lr = 1e-2 / (1 + number)
         resumed.step()
     assert same(memory(on), memory(model))
-    assert resumed.log == tuner.log
+    assert resumed.steps == tuner.steps
 
 
-def test_a_seed_makes_a_run_and_the_chunks_do_not(tmp_path: Path) -> None:
+def test_a_seed_makes_a_run_and_the_chunks_do_not() -> None:
     def run(seed: int, chunk: int, dtype: torch.dtype) -> list[Tensor]:
         model = Valley(dtype)
         tuner = FullParameter(model, model, "guided", 4, lr=0.1, seed=seed, chunk=chunk)
@@ -72,22 +79,38 @@ def test_a_seed_makes_a_run_and_the_chunks_do_not(tmp_path: Path) -> None:
         assert not same(run(2, 0, dtype), first)
 
 
-def test_a_log_is_not_replayed_onto_anything_else(tmp_path: Path) -> None:
+def test_steps_are_not_repeated_on_anything_else() -> None:
     model = Valley()
     tuner = FullParameter(model, model, lr=0.1)
+    origin = tuner.origin()
     tuner.step()
-    with pytest.raises(UserError, match="base"):
-        FullParameter(Valley(torch.float32), model).replay(tuner.log)
-    with pytest.raises(UserError, match="base"):
-        FullParameter(model, model).replay(tuner.log)  # it has moved on
-    with pytest.raises(UserError, match="seed"):
-        FullParameter(Valley(), model, seed=1).replay(tuner.log)
-    with pytest.raises(UserError, match="steps so far"):
-        tuner.replay(tuner.log)
-    (tmp_path / "other.jsonl").write_text('{"generation": 1}\n', encoding="utf-8")
-    for name in ("other.jsonl", "nothing.jsonl"):
-        with pytest.raises(UserError, match=name):
-            Log.load(tmp_path / name)
+    with pytest.raises(UserError, match="^model: the steps are of another base"):
+        FullParameter(Valley(torch.float32), model).check_origin(origin)
+    with pytest.raises(UserError, match="another base"):
+        FullParameter(model, model).check_origin(origin)  # it has moved on
+    with pytest.raises(UserError, match="another seed"):
+        FullParameter(Valley(), model, seed=1).check_origin(origin)
+    for other in (None, {}, {**origin, "noise": "another"}):
+        with pytest.raises(UserError, match="^model: the steps are of another"):
+            FullParameter(Valley(), model).check_origin(other)
+    FullParameter(Valley(), model).check_origin(origin)
+    with pytest.raises(UserError, match="^steps: 1 comes next, not 0"):
+        tuner.repeat(tuner.steps[0])
+    assert len(tuner.steps) == 1
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        None, {}, {"lr": 0.1, "weights": {"0": 1.0}}, {"lr": "x", "weights": {}, "slopes": []},
+        {"lr": math.nan, "weights": {}, "slopes": []}, {"lr": 0.1, "weights": {"-1": 1.0}, "slopes": []},
+        {"lr": 0.1, "weights": {str(2**32): 1.0}, "slopes": []}, {"lr": 0.1, "weights": [], "slopes": []},
+        {"lr": 0.1, "weights": {"0": math.inf}, "slopes": []}, {"lr": 0.1, "weights": {}, "slopes": 1},
+    ],
+)  # fmt: skip
+def test_notes_that_no_step_gives(note: Any) -> None:
+    with pytest.raises(UserError, match="^resume: the note of generation 4 is not that of a step"):
+        Step.from_note(3, [0.5, 0.5], note)
 
 
 def losing(model: Valley, bad: set[int], value: float = math.nan) -> Callable[[], float]:
@@ -149,7 +172,7 @@ def test_a_loss_that_raises_leaves_the_weights_as_they_were() -> None:
     with pytest.raises(KeyboardInterrupt):
         tuner.step()
     assert same(memory(model), before)
-    assert tuner.log.steps == []
+    assert tuner.steps == []
     tuner.step()
     other = Valley(torch.float32)
     FullParameter(other, other, lr=0.1).step()
@@ -174,7 +197,7 @@ def test_parameters_in_one_piece_of_memory_are_two_unless_they_overlap() -> None
     ("options", "message"),
     [
         ({"estimator": "spas"}, "did you mean 'spsa'"), ({"population": 1}, "population"), ({"eps": 0.0}, "eps"),
-        ({"lr": math.nan}, "--lr"), ({"best_share": 1.0}, "best-share"), ({"seed": -1}, "seed"),
+        ({"lr": math.nan}, "^lr: nan"), ({"best_share": 1.0}, "^best_share: 1.0"), ({"seed": -1}, "seed"),
         ({"chunk": -1}, "chunk"),
     ],
 )  # fmt: skip

@@ -43,7 +43,7 @@ class Point:
             UserError: an argument out of range; a parameter that cannot be moved in place.
         """
         if not 0 <= seed < 2**32:
-            raise UserError(f"--seed: {seed} is out of range; it takes 0 to {2**32 - 1}")
+            raise UserError(f"seed: {seed} is out of range; it takes 0 to {2**32 - 1}")
         if chunk < 0:
             raise UserError(f"chunk: {chunk} is no number of weights; it takes 1 or more, or 0 for what suits")
         self._seed = seed
@@ -146,17 +146,17 @@ def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
             continue
         if tensor.device.type == "meta" or not tensor.is_contiguous() or tensor.dtype not in DTYPES:
             raise UserError(
-                f"--model: parameter {name!r} ({tensor.dtype} on {tensor.device}, contiguous: {tensor.is_contiguous()})"
+                f"model: parameter {name!r} ({tensor.dtype} on {tensor.device}, contiguous: {tensor.is_contiguous()})"
                 " cannot be moved in place; load the model whole, in float32, bfloat16 or float16"
             )
         found.append((name, tensor.view(-1)))
     if not found:
-        raise UserError("--model: it has no floating-point parameters to tune")
+        raise UserError("model: it has no floating-point parameters to tune")
     # Memory that two parameters share without being one object would be moved twice.
     ends: dict[torch.device, tuple[int, str]] = {}
     for name, flat in sorted(found, key=lambda pair: pair[1].data_ptr()):
         end, before = ends.get(flat.device, (0, ""))
         if flat.data_ptr() < end:
-            raise UserError(f"--model: parameters {before!r} and {name!r} share memory without being tied; tie them")
+            raise UserError(f"model: parameters {before!r} and {name!r} share memory without being tied; tie them")
         ends[flat.device] = flat.data_ptr() + flat.nbytes, name
     return found

@@ -1,4 +1,4 @@
-"""The losses of a population as weights of its own directions: an evolution strategy's gradient."""
+"""Evolution strategy: a gradient estimated from random directions, weighted by their losses."""
 
 from __future__ import annotations
 

@@ -59,14 +59,16 @@ class Estimator(Optimizer):
     def __init__(
         self,
         *arguments: Any,
-        lr: Annotated[float | None, "learning rate of a zeroth-order estimator; nothing: its own"] = None,
+        lr: Annotated[float | None, "learning rate of a zeroth-order estimator; nothing: what suits its update"] = None,
         noise: Annotated[
             str | None,
-            "its probes: gaussian, rademacher, plane (random, of few dimensions); nothing: its own",
+            "probes of an estimator: gaussian, rademacher, plane (a random one); nothing: what its paper takes",
             NOISE_NAMES,
         ] = None,
         update: Annotated[
-            str | None, "step of a zeroth-order estimator: sgd, momentum, adam; nothing: its own", UPDATE_NAMES
+            str | None,
+            "steps of an estimator: sgd, momentum, adam; nothing: adam, or what its paper takes",
+            UPDATE_NAMES,
         ] = None,
         paper_scale: Annotated[
             bool, "step along an estimate as its paper scales it, so that the paper's rates apply"

@@ -1,4 +1,4 @@
-"""A step measured by the spread of the losses: FZOO."""
+"""FZOO: steps along a gradient estimate, divided by the spread of the losses."""
 
 from __future__ import annotations
 

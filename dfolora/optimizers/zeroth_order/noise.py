@@ -1,4 +1,4 @@
-"""Where a probe's direction comes from: a pure function of (seed, step, index), with no state to be kept or lost.
+"""Random directions of probes, by address: the same (seed, step, index) is always the same direction.
 
 MeZO (arXiv 2305.17333) keeps a seed in place of a direction and draws it again where it is needed. Released descendants
 seed the global generator for that, once here and once for each tensor there, and so apply another direction than the
@@ -114,10 +114,10 @@ def make_noise(name: str, dim: int, seed: int, plane_dim: int | None = None, pla
     """
     if name not in NOISE_NAMES:
         raise unknown("noise", name, NOISE_NAMES)
-    settings = {"plane_dim": plane_dim, "plane_steps": plane_steps}
-    given = {key: value for key, value in settings.items() if value is not None}
+    both = {"plane_dim": plane_dim, "plane_steps": plane_steps}
+    settings = {key: value for key, value in both.items() if value is not None}
     if name == "plane":
-        return Plane(dim, seed, **given)
-    for key in given:
+        return Plane(dim, seed, **settings)
+    for key in settings:
         raise UserError(f"{key}: it is for noise plane, not {name}")
     return _SIMPLE[name](dim, seed)

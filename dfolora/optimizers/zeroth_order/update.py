@@ -1,4 +1,4 @@
-"""From estimates to steps: SGD, momentum or Adam, by ``torch.optim`` on the one point that is moved."""
+"""Steps along estimates of a gradient: SGD, momentum or Adam, as ``torch.optim`` takes them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Update:
         if name not in _RULES:
             raise unknown("update", name, UPDATE_NAMES)
         if not 0 < lr < math.inf:
-            raise UserError(f"lr: {lr} is no learning rate; it takes a number above 0")
+            raise UserError(f"lr: {lr} cannot work; it takes a number above 0")
         self._x = torch.zeros(dim, dtype=torch.float64)
         self._rule = _RULES[name]([self._x], lr)
 

@@ -1,4 +1,4 @@
-"""How the losses of a pool make one direction of many: a weight for each candidate, (P,) -> (P,).
+"""A weight for each candidate of a pool, from their losses: (P,) -> (P,).
 
 A direction is the sum of the candidates' directions times their weights. The centred and rank-shaped ones point uphill;
 the guiding ones have no meaningful sign, since the slope along them is measured afterwards.
