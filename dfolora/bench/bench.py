@@ -285,5 +285,5 @@ def _rank_agreement(
     for layer, factors in candidates.items():
         exact = torch.cat([engine.scores(factors) for engine in engines], 1)
         ours = layerwise.score(layer, factors)
-        taus.append(measure.kendall_tau(cross_entropy(ours, labels), cross_entropy(exact, labels)))
+        taus.append(measure.kendall_tau(cross_entropy(ours, labels).mean(-1), cross_entropy(exact, labels).mean(-1)))
     return statistics.mean(taus)
