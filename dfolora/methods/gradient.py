@@ -18,7 +18,7 @@ from dfolora.engine.memory import SHARE_OF_FREE, bytes_per_token, free_bytes
 from dfolora.engine.patch import patched
 from dfolora.engine.rows import buckets
 from dfolora.models.adapter import Adapter
-from dfolora.problems.objectives import Objective
+from dfolora.problems.objectives import Objective, check_result
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class Gradient(Engine):
             with patched(self.readout.replacements(part.rows, 1)):
                 output: Any = self.call(part.rows.inputs)
             scores = part.rows.assemble(self.readout.read(part.rows, output, 1))
-            loss = part.share * objective(scores, part.labels)
+            losses = check_result(objective(scores, part.labels), scores)
+            loss = part.share * (losses.mean(-1) if losses.dim() == 2 else losses)
             loss.sum().backward()
             total += loss.detach()
             self.count(part.rows.inputs, 1)
