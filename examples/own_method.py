@@ -14,7 +14,7 @@ from dfolora.settings.options import option
 
 
 class Anneal(Method):
-    """Simulated annealing, layer after layer: a worse candidate is taken, too, with a probability that falls with the loss."""
+    """Simulated annealing, layer after layer: now and then a worse candidate is taken, too."""
 
     def __init__(self, problem, settings):
         super().__init__(problem, settings.evaluations, settings.dev_every)

@@ -116,17 +116,17 @@ class Problem(Generic[Tuned]):
         scores = self.engine.scores(edits, batch)
         objective, labels = self.objective(batch)
         losses = check_result(objective(scores, labels), scores)
-        total = (losses.mean(-1) if losses.dim() == 2 else losses).cpu()
+        total = _mean(losses).cpu()
         if wants == "losses":
             return Evaluation(total)
-        if losses.dim() != 2:
-            return Evaluation(total)  # the optimizer says that it cannot work with that
+        example_losses = losses.float().cpu() if losses.dim() == 2 else None
+        if wants != "scores":
+            return Evaluation(total, example_losses=example_losses)
 
         def loss_of_scores(found: Tensor) -> Tensor:
-            return objective(found, labels.cpu()).mean(-1)
+            return _mean(objective(found, labels.cpu()))
 
-        scores_there = scores.float().cpu() if wants == "scores" else None
-        return Evaluation(total, scores_there, losses.float().cpu(), loss_of_scores)
+        return Evaluation(total, scores.float().cpu(), example_losses, loss_of_scores)
 
     def loss(self, batch: Tensor | None = None) -> Tensor:
         """The loss of the current model, 0-dimensional float32."""
@@ -135,13 +135,18 @@ class Problem(Generic[Tuned]):
         scores = self.engine.incumbent_scores(batch)[None]
         objective, labels = self.objective(batch)
         losses = check_result(objective(scores, labels), scores)
-        return losses.mean() if losses.dim() == 2 else losses[0]
+        return _mean(losses)[0]
 
     def objective(self, batch: Tensor | None = None) -> tuple[Objective, Tensor]:
         """The objective of some examples, and their labels (n,) int64."""
         if batch is None:
             return self._objective(self.train), self.labels
         return self._objective([self.train[i] for i in batch.tolist()]), self.labels[batch.to(self.labels.device)]
+
+
+def _mean(losses: Tensor) -> Tensor:
+    """(P, N) or (P,) to (P,)."""
+    return losses.mean(-1) if losses.dim() == 2 else losses
 
 
 def _digest(batches: Sequence[Rows], labels: Sequence[Tensor], model: torch.nn.Module) -> str:

@@ -112,7 +112,7 @@ class SearchSettings(TuneSettings):
 
     def check(self) -> None:
         super().check()
-        from dfolora.optimizers import check_optimizer
+        from dfolora.optimizers import check_optimizer, wants_of
         from dfolora.subspaces import subspace_class
 
         check_optimizer(
@@ -123,6 +123,12 @@ class SearchSettings(TuneSettings):
             options=self.optimizer_options,
         )
         subspace_class(self.subspace)
+        wants = wants_of(self.optimizer)
+        if wants != "losses" and (self.objective == "metric" or self.reward is not None):
+            raise UserError(
+                f"optimizer: {as_text(self.optimizer)} needs the {wants.replace('_', ' ')} of every example, and a metric "
+                "or reward is one number; choose another objective, or an optimizer such as cma"
+            )
         self.require(self.population)
 
 
