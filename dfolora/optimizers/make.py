@@ -139,7 +139,7 @@ def options_of(optimizer: Source) -> dict[str, Option]:
 
 
 def wants_of(optimizer: Source) -> str:
-    """What an optimizer needs to be told: ``losses``, ``example_losses`` or ``scores``; of a function losses are taken."""
+    """What an optimizer needs to be told: ``losses``, ``example_losses`` or ``scores``; a function tells nothing."""
     build: Any = optimizer if isinstance(optimizer, Optimizer) else _builder(optimizer)
     return str(getattr(build.func if isinstance(build, partial) else build, "wants", "losses"))
 

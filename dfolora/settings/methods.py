@@ -126,8 +126,8 @@ class SearchSettings(TuneSettings):
         wants = wants_of(self.optimizer)
         if wants != "losses" and (self.objective == "metric" or self.reward is not None):
             raise UserError(
-                f"optimizer: {as_text(self.optimizer)} needs the {wants.replace('_', ' ')} of every example, and a metric "
-                "or reward is one number; choose another objective, or an optimizer such as cma"
+                f"optimizer: {as_text(self.optimizer)} needs the {wants.replace('_', ' ')} of every example, and a "
+                "metric or reward is one number; choose another objective, or an optimizer such as cma"
             )
         self.require(self.population)
 
