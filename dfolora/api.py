@@ -49,7 +49,7 @@ def tune(
     listener: Listener | None = None,
     **options: Any,
 ) -> Run:
-    """Tune a model for a task, save the adapter, score it beside the model as it was.
+    """Tune a model for a task, save the adapter, and score it against the untuned model.
 
     Args:
         model: hub id, folder, or a loaded ``LanguageModel``; nothing: the demo's.
@@ -126,7 +126,7 @@ def evaluate(model: Any = "", task: Any = "", *, listener: Listener | None = Non
 
 
 def problem(model: Any = "", task: Any = "", **options: Any) -> AdapterProblem:
-    """The black box that a search works on, for a loop of your own: ``losses``, ``keep``, ``save``.
+    """The search problem itself, for a loop of your own: ``losses``, ``keep``, ``save``.
 
     Args:
         model, task, options: as for ``tune`` with the method ``search``.
@@ -188,7 +188,7 @@ def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
 
 
 def _to_the_end(method: Any, run: Run, encoder: PromptEncoder, task: Task, listener: Listener) -> Line:
-    """Run the method; what is there is saved when it is interrupted."""
+    """Run the method; save the best adapter so far when it is interrupted."""
     try:
         return run_method(method, run, listener)
     except KeyboardInterrupt:
@@ -198,7 +198,7 @@ def _to_the_end(method: Any, run: Run, encoder: PromptEncoder, task: Task, liste
 
 
 def _scores(method: Any, run: Run, last: Line, task: Task, examples: dict[str, list[Example]]) -> dict[str, Any]:
-    """What is known of a run before the test set is scored."""
+    """The result of a run, before the test set is scored."""
     settings, best = run.settings, method.problem.selection.best
     return {
         "model": description.name_of(settings.model),

@@ -34,7 +34,7 @@ LISTS = {
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: as Ctrl-C, with the exit code that is the custom."""
+    """Raised on SIGTERM: handled as Ctrl-C, with exit code 143."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -126,7 +126,7 @@ def _parser(argv: list[str]) -> Parser:
 
 
 def _asked(argv: list[str]) -> tuple[Any, str]:
-    """The settings' class and the optimizer that a command line asks for, so that their options become flags."""
+    """Find the settings class and the optimizer on a command line, so that their options become flags."""
     first = Parser(prog="dfolora tune", add_help=False)
     for name in ("--method", "--preset", "--optimizer", "--config"):
         first.add_argument(name, default="")

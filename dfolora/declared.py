@@ -1,4 +1,4 @@
-"""Options that a class declares: the keyword parameters of its constructor, read along its line of parents.
+"""Options that a class declares: the keyword parameters of its constructor and of its parents'.
 
 >>> class Hill(Optimizer):
 ...     def __init__(self, *arguments, decay: Annotated[float, "share of the step kept"] = 0.9, **common): ...
@@ -23,7 +23,7 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @dataclass(frozen=True)
 class Option:
-    """One thing that a user may set.
+    """An option: its type, default, help text and choices.
 
     Attributes:
         type: what its value is, such as float; where None stands for "the default", without the None.
@@ -39,7 +39,7 @@ class Option:
 
 
 def declared(build: Callable[..., Any], common: Collection[str]) -> dict[str, Option]:
-    """The options of a class, of a ``functools.partial`` (those that it does not fix) or of any other callable.
+    """Read the options of a class, of a ``functools.partial`` (those it does not fix) or of any other callable.
 
     Args:
         build: what makes the object.

@@ -1,4 +1,4 @@
-"""What the user did wrong, said in one line."""
+"""Errors that a user can mend, each in one line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def unknown(what: str, value: str, known: Iterable[str]) -> UserError:
 
 
 def near_misses(value: str, known: Iterable[str]) -> list[str]:
-    """Up to three of the known names that somebody who wrote ``value`` may have meant, the likeliest first.
+    """Up to three known names that ``value`` may have been meant to be, the likeliest first.
 
     A name's last part serves (``rte`` for ``superglue/rte``), then a word or the initials of what was written
     (``target-modules`` for ``target``, ``learning-rate`` for ``lr``), then what is spelled alike.

@@ -1,4 +1,4 @@
-"""Settings as command-line flags: groups, help and types come from the dataclasses and from the optimizer's class."""
+"""Command-line flags made from settings: the dataclasses and the optimizer's class give groups, help and types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GROUPS = ("Model", "Task and data", "Search", "Run", "Benchmark")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with errors of one line."""
+    """An argparse parser whose errors are one line."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=Help, **options)
@@ -35,7 +35,7 @@ class Help(argparse.HelpFormatter):
 def add_settings(
     parser: argparse.ArgumentParser, kind: type[Options], optimizer: str = "", options: Mapping[str, Any] | None = None
 ) -> None:
-    """A flag for every field of a dataclass of settings, and for every option of an optimizer's own.
+    """Add a flag for every field of a settings class and every option that an optimizer declares.
 
     Args:
         parser: gets them, in groups.
@@ -73,6 +73,6 @@ def _add(group: Any, name: str, text: str, hint: Any, choices: Sequence[str]) ->
 
 
 def as_flags(message: str, names: Collection[str]) -> str:
-    """An error that begins with the name of an option, with the option as it is written on the command line."""
+    """Rewrite the option at the start of an error as a flag: ``dev_every: ...`` to ``--dev-every: ...``."""
     name, colon, rest = message.partition(":")
     return flag(name) + colon + rest if colon and name in names else message

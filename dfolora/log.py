@@ -18,7 +18,7 @@ from dfolora.errors import UserError
 
 
 class Counter(Protocol):
-    """What counts the cost of a generation: an engine."""
+    """Anything that counts the cost of a generation, such as an engine."""
 
     token_layers: int
     forwards: int
@@ -79,7 +79,7 @@ class Line:
     chain: str = ""
 
     def next(self, step: Step, counter: Counter, started: float) -> Line:
-        """The line after this one; resets the engine's counters.
+        """The next line of the log; resets the engine's counters.
 
         Args:
             step: what was done.
@@ -114,12 +114,12 @@ def finite(losses: Tensor) -> list[float | None]:
 
 
 def checksum(z: Tensor) -> str:
-    """Of a population (P, d) float32, to the last bit."""
+    """Checksum of a population (P, d) float32, to the last bit."""
     return hashlib.blake2b(z.contiguous().numpy().tobytes(), digest_size=8).hexdigest()
 
 
 def append(path: Path, line: Line, before: str) -> None:
-    """Write a line and hand it to the disk before going on.
+    """Append a line to a log file and wait until it is on disk.
 
     Args:
         path: the log.
@@ -136,7 +136,7 @@ def append(path: Path, line: Line, before: str) -> None:
 
 
 def read(path: Path, before: str) -> list[Line]:
-    """The lines of a log. A last line that an interruption cut off is left out.
+    """Read and check the lines of a log. A last line that an interruption cut off is left out.
 
     Args:
         path: the log.
@@ -173,7 +173,7 @@ def text_of(lines: list[Line]) -> str:
 
 
 def _line(values: Any) -> Line:
-    """A checked line from JSON."""
+    """Make a line from JSON and check it."""
     line = Line(**values)
     if not all(isinstance(loss, (int, float, type(None))) for loss in line.losses):
         raise ValueError("losses that are no numbers")

@@ -1,4 +1,4 @@
-"""The loop: a step, its line in the log, a look at the dev set if one is due. The only one there is."""
+"""The loop of every run: a step, its line in the log, a look at the dev set when one is due."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dfolora.runs.listener import Listener
 
 
 def run_method(method: Method[Any], run: Run, listener: Listener | None = None) -> Line:
-    """Repeat what the log holds, go on until the budget is spent, then load the best that the dev set has seen.
+    """Replay the log, go on until the budget is spent, then load the adapter that did best on the dev set.
 
     Args:
         method: what a step is.
@@ -49,7 +49,7 @@ def run_method(method: Method[Any], run: Run, listener: Listener | None = None) 
 
 
 def _go_to_end_of_log(method: Method[Any], run: Run) -> Line:
-    """The line to go on from; a new run gets its first, the base model's look at the dev set."""
+    """Replay the log and return its last line; a new run scores the base model on the dev set first."""
     selection = method.problem.selection
     if not run.lines:
         run.rewrite(0)  # of an earlier start half a line may be there

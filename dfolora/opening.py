@@ -1,11 +1,11 @@
-"""From settings to what a run works with: the task and its examples, the model, the problem, the method."""
+"""Build what a run works with from its settings: task, examples, model, problem, method."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -44,7 +44,7 @@ Examples = Callable[[str], list[Example]]
 
 
 def with_demo(settings: Any) -> Any:
-    """The demo where no task is named; its own model where a demo task has none.
+    """Fill in the demo where no task is named, and its model where a demo task has none.
 
     Raises:
         UserError: a task without a model, or a model without a task.
@@ -67,7 +67,7 @@ def with_demo(settings: Any) -> Any:
 
 
 def open_task(settings: ModelSettings) -> tuple[Task, Examples]:
-    """The task with the user's own prompt put in, and how to get its examples.
+    """Load a task, with the user's prompt in place of its own, and a function that loads its examples.
 
     Raises:
         UserError: an unknown task, or a prompt that does not fit it.
@@ -117,7 +117,7 @@ def open_model(settings: ModelSettings) -> LanguageModel:
 
 
 def check_examples(task: Task, train: Sequence[Example]) -> None:
-    """Raise UserError where a training set has nothing to tell apart."""
+    """Raise UserError if a training set is empty or holds a single class."""
     if not train:
         raise UserError(f"task: the training set of {task.name!r} is empty")
     if task.new_tokens == 0 and len({example.label for example in train}) < 2 and not task.one_class_train:
@@ -125,7 +125,7 @@ def check_examples(task: Task, train: Sequence[Example]) -> None:
 
 
 def check_prompt(encoder: PromptEncoder, example: Example) -> None:
-    """Raise UserError where the template or ``shorten`` name what the examples do not have."""
+    """Raise UserError if the template or ``shorten`` names a field that the examples lack."""
     template = encoder.prompt.template
     for name in names(template):
         if name != "mask" and name not in example.fields:
@@ -142,7 +142,7 @@ def open_method(
     dev: Sequence[Example],
     measured: dict[str, Tensor] | None = None,
 ) -> tuple[Method[Any], dict[str, Tensor]]:
-    """What the settings ask for, ready to step.
+    """Build the method that the settings ask for.
 
     Args:
         settings: of the run.
@@ -155,6 +155,8 @@ def open_method(
     Raises:
         UserError: settings that do not fit the model or the data.
     """
+    if (opened := settings.open(language_model, encoder, train, dev, measured)) is not None:
+        return cast("tuple[Method[Any], dict[str, Tensor]]", opened)
     if isinstance(settings, SearchSettings):
         problem, found = open_problem(settings, language_model, encoder, train, dev, measured)
         return _search(settings, problem), found
@@ -198,7 +200,7 @@ def open_problem(
     dev: Sequence[Example],
     measured: dict[str, Tensor] | None = None,
 ) -> tuple[AdapterProblem, dict[str, Tensor]]:
-    """The problem that a search works on, prepared; arguments and errors as for ``open_method``."""
+    """Build the problem of a search, with its parts; arguments and errors as for ``open_method``."""
     make_engine = SequentialEngine if settings.engine == "sequential" else Engine
     problem = AdapterProblem(
         _attach(settings, language_model), encoder, train, dev, settings.objective, settings.batch, settings.seed,

@@ -1,4 +1,4 @@
-"""Make something of your own known by a name, as if it were built in."""
+"""Register optimizers, subspaces, objectives, tasks and methods of your own by name."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from dfolora.registry import Registry
 
 
 def register(kind: str, name: str, thing: Any, about: str = "") -> None:
-    """Make a thing known by a name for the rest of this process.
+    """Register something of your own under a name, for the rest of this process.
 
     An installed package does the same for every process by an entry point, in the group ``dfolora.optimizers``,
-    ``dfolora.subspaces``, ``dfolora.objectives`` or ``dfolora.tasks``.
+    ``dfolora.subspaces``, ``dfolora.objectives``, ``dfolora.tasks`` or ``dfolora.methods``.
 
     Args:
-        kind: ``optimizer``, ``subspace``, ``objective`` or ``task``.
+        kind: ``optimizer``, ``subspace``, ``objective``, ``task`` or ``method``.
         name: what users type.
-        thing: an ``Optimizer`` or ``Subspace`` class, a function of scores and labels, a ``Task``.
+        thing: an ``Optimizer`` or ``Subspace`` class, a function of scores and labels, a ``Task``, a
+            method's class of settings (docs/adding.md).
         about: what it is, in one line; '': the first line of its docstring.
 
     Raises:
@@ -29,12 +30,14 @@ def register(kind: str, name: str, thing: Any, about: str = "") -> None:
 def _registry(kind: str) -> Registry:
     from dfolora import optimizers, subspaces, tasks
     from dfolora.problems import objectives
+    from dfolora.settings import methods
 
     registries = {
         "optimizer": optimizers.REGISTRY,
         "subspace": subspaces.REGISTRY,
         "objective": objectives.REGISTRY,
         "task": tasks.REGISTRY,
+        "method": methods.REGISTRY,
     }
     if kind not in registries:
         raise unknown("register", kind, registries)

@@ -1,4 +1,4 @@
-"""Things that a user picks by name: ours, those that a program registers, those that an installed package brings."""
+"""Things that a user picks by name: built in, registered by a program, or brought by an installed package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dfolora.errors import UserError, unknown
 
 
 class Registry:
-    """Names of one kind of thing.
+    """The names of one kind of thing, such as optimizers, and what they stand for.
 
     A name is looked up among ours, then among those registered by ``add``, then among the entry points of installed
     packages. Nothing is imported before it is asked for.
@@ -29,7 +29,7 @@ class Registry:
         self._added: dict[str, tuple[Any, str]] = {}
 
     def add(self, name: str, thing: Any, about: str = "") -> None:
-        """Make a thing known by a name for the rest of this process.
+        """Register a thing under a name for the rest of this process.
 
         Raises:
             UserError: the name is taken by one of ours.
@@ -63,11 +63,11 @@ class Registry:
         return sorted({*self._ours, *self._added, *(point.name for point in entry_points(group=self.group))})
 
     def builtin(self) -> list[str]:
-        """The names that the package itself brings, sorted."""
-        return sorted(self._ours)
+        """The names that the package itself brings."""
+        return list(self._ours)
 
     def describe(self) -> dict[str, str]:
-        """Name -> what it is, in one line; of another package's things their place, since nothing is imported."""
+        """Name -> description in one line; for things of other packages the place, since nothing is imported."""
         lines = {point.name: f"from {point.value}" for point in entry_points(group=self.group)}
         lines |= {name: about for name, (_, about) in self._added.items()}
         lines |= {name: about for name, (_, about) in self._ours.items()}

@@ -24,7 +24,7 @@ BATCH = 512  # examples encoded at a time; the engine cuts them further
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of N examples.
+    """Predictions of a model for N examples.
 
     Attributes:
         predicted: class indices, or texts where answers are generated.
@@ -43,7 +43,7 @@ def predict(
     listener: Listener | None = None,
     what: str = "scoring",
 ) -> Predictions:
-    """Ask an adapter as it stands.
+    """Predict the class or the text of every example with the current adapter.
 
     Args:
         adapter: LoRA on a model, or the bare model.
@@ -60,6 +60,8 @@ def predict(
             listener.stage(f"{what}: {start} of {len(examples)} examples")
         part = examples[start : start + BATCH]
         engine = Engine(adapter, encoder.encode(part), chunk_tokens or 0)
+        if start == 0:
+            engine.verify({})
         if encoder.task.new_tokens:
             predicted += Answers(engine, encoder, part).incumbent().texts
         else:

@@ -24,7 +24,7 @@ AUTO_CLASSES = {
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled text.
+    """A labelled example: its text fields and the index of its right answer.
 
     Attributes:
         fields: what the template's ``{name}`` placeholders stand for.
@@ -49,7 +49,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Prompt:
-    """How one kind of model is asked.
+    """A prompt for one kind of model: template, label words and answers.
 
     Attributes:
         template: text with ``{field}`` placeholders (``template.py``) and, except for a sentence encoder, exactly one

@@ -35,10 +35,10 @@ def pieces(template: str) -> list[Piece]:
         if mark[0] in ("{{", "}}"):
             literal += mark[0][0]
         elif name is None:
-            raise UserError(f"template: {_short(template)} has a lone {mark[0]!r}; write {mark[0] * 2} for a brace")
+            raise UserError(f"template: {shown(template)} has a lone {mark[0]!r}; write {mark[0] * 2} for a brace")
         elif "!" in name or ":" in name:
             raise UserError(
-                f"template: {_short(template)} has {_short('{' + name + '}')}; only plain names may stand in braces"
+                f"template: {shown(template)} has {shown('{' + name + '}')}; only plain names may stand in braces"
             )
         else:
             parts += [(literal, False)] * bool(literal) + [(name, True)]
@@ -91,9 +91,10 @@ def _written(piece: Piece) -> str:
 
 def _value(template: str, name: str, fields: Mapping[str, str]) -> str:
     if name not in fields:
-        raise UserError(f"template: {_short(template)} has {{{name:.60}}}, but the fields are {', '.join(fields)}")
+        raise UserError(f"template: {shown(template)} has {{{name:.60}}}, but the fields are {', '.join(fields)}")
     return fields[name]
 
 
-def _short(text: str) -> str:
+def shown(text: str) -> str:
+    """A text as errors quote it, cut where it is long."""
     return repr(text if len(text) <= 120 else text[:117] + "...")

@@ -9,7 +9,7 @@ import dfolora
 problem = dfolora.problem(task="demo/pair", mode="joint", subspace_dim=50)  # all layers at once are one part
 best, step = torch.zeros(problem.parts[0].dim), 0.3
 lowest = first = problem.losses(best[None])[0]
-for _ in range(60):
+for _ in range(30):
     candidates = best + step * torch.randn(20, len(best))  # (P, d)
     losses = problem.losses(candidates)  # (P,), one batched forward
     if losses.min() < lowest:

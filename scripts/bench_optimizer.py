@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 import torch
 
-from dfolora.bench.waiting import waited
+from dfolora.bench.optimizer_wait import waited
 from dfolora.optimizers import make_optimizer
 from dfolora.optimizers.ahead import threads
 

@@ -19,9 +19,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dfolora import FullParameter, rows_loss
 from dfolora.bench import cases, measure
 from dfolora.engine import Engine, Rows, SequentialEngine
+from dfolora.methods.full_parameter import FullParameter, rows_loss
 from dfolora.models import adapter as adapters
 from dfolora.models.adapter import Adapter
 from dfolora.optimizers import make_optimizer
@@ -50,7 +50,7 @@ def in_place(adapter: Adapter, rows: Rows, labels: Tensor, population: int) -> C
             sides = []
             for length in (EPS, -2 * EPS):
                 displace(seed, length)
-                sides.append(float(cross_entropy(engine.incumbent_scores()[None], labels)))
+                sides.append(float(cross_entropy(engine.incumbent_scores()[None], labels).mean()))
             displace(seed, EPS)
             slopes[seed] = (sides[0] - sides[1]) / (2 * EPS)
         for seed, slope in slopes.items():
@@ -73,7 +73,7 @@ def batched(
             return {name: pair for subspace, part in parts for name, pair in subspace.factors(part).items()}
 
         def step() -> None:
-            optimizer.tell(cross_entropy(engine.scores(factors(optimizer.ask())), labels))
+            optimizer.tell(cross_entropy(engine.scores(factors(optimizer.ask())), labels).mean(-1))
             written = factors(optimizer.incumbent()[None])
             for index, each in enumerate(adapter.layers):
                 if layer in (None, index):

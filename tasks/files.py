@@ -205,11 +205,13 @@ def _columns(template: str, columns: Sequence[str]) -> list[str]:
     for name in used:
         if name not in columns:
             raise UserError(
-                f"template: {template!r} uses {{{name}}}, which is none of the text columns, {', '.join(columns)}; "
-                f"name it in text_columns too{_near(name, columns)}"
+                f"template: {templates.shown(template)} uses {{{name}}}, which is none of the text columns, "
+                f"{', '.join(columns)}; name it in text_columns too{_near(name, columns)}"
             )
     if not used:
-        raise UserError(f"template: {template!r} uses no text column; write e.g. '{{{columns[0]}}} It was {{mask}}.'")
+        raise UserError(
+            f"template: {templates.shown(template)} uses no text column; write e.g. '{{{columns[0]}}} It was {{mask}}.'"
+        )
     return used
 
 

@@ -64,7 +64,7 @@ def _pairs(parts: list[str], shown: str, classes: Sequence[str], in_order: bool)
     for part, (_, equals, _) in zip(parts, split, strict=True):
         if not equals:
             like = f", such as {classes[0]}=word, for each of {', '.join(classes)}" if classes else ""
-            raise UserError(f"{shown}: {part.strip()!r} is not label=word{like}")
+            raise UserError(f"{shown}: {part.strip()[:60]!r} is not label=word{like}")
     return [(label, word) for label, _, word in split]
 
 

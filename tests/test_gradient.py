@@ -57,7 +57,7 @@ def test_a_gradient_is_the_slope_of_the_plain_loss(name: str, reading: str) -> N
     objective = hinge if reading in ("choices", "choice sentences") else cross_entropy
 
     def plain_loss() -> float:
-        return float(objective(plain_scores(adapter, rows)[None], labels))
+        return float(objective(plain_scores(adapter, rows)[None], labels).mean())
 
     _, loss, found = gradient(adapter, rows, labels, objective)
     assert float(loss) == pytest.approx(plain_loss(), rel=1e-4)

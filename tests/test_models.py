@@ -154,7 +154,7 @@ def test_dtypes_and_devices(tmp_path: Path) -> None:
     assert next(models.load(folder).model.parameters()).dtype == torch.float32  # auto on a CPU
     assert next(models.load(folder, dtype="bfloat16").model.parameters()).dtype == torch.bfloat16
     assert "'bfloat16'" in refused("dtype: unknown 'bfloat'", folder, dtype="bfloat")
-    for device in ("gpu", "cpu:x", "mps" if not torch.backends.mps.is_available() else "meta:9"):
+    for device in ("gpu", "cpu:x", "meta", "mps" if not torch.backends.mps.is_available() else "meta:9"):
         refused(f"device: {device!r} cannot be used here", folder, device=device)
     assert models.pick_dtype("auto", torch.device("cpu")) == torch.float32
 

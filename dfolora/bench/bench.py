@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dfolora.bench import cases, measure
-from dfolora.bench.waiting import waited
-from dfolora.bench.ways import Way, ways
+from dfolora.bench.contenders import Contender, contenders
+from dfolora.bench.optimizer_wait import waited
 from dfolora.engine import Engine, Rows
 from dfolora.engine.memory import chunk_tokens
 from dfolora.errors import UserError, unknown
@@ -69,21 +69,21 @@ def _bench(config: BenchSettings, encode: Callable[[LanguageModel], Rows] | None
     layers = _layers(config, len(adapter.layers))
     candidates = {layer: _candidates(adapter, layer, config.population) for layer in layers}
     tokens = config.chunk_tokens or chunk_tokens(adapter.model, device)  # one size for all rows
-    contenders = ways(adapter, batches, config.population, tokens, config.levers, say)
+    table = contenders(adapter, batches, config.population, tokens, config.levers, say)
     say("checking that all rows give the same class scores")
-    difference = _agreement(contenders, layers, candidates, adapter, AGREEMENT[dtype])
-    taken: dict[str, list[float]] = {way.name: [] for way in contenders}
+    difference = _agreement(table, layers, candidates, adapter, AGREEMENT[dtype])
+    seconds: dict[str, list[float]] = {way.name: [] for way in table}
     speeds = []
     width = int(language_model.model.config.get_text_config().hidden_size)
     # What the engine finds out when a layer is first tuned is no part of a generation: one sweep before the clock runs.
     for layer in layers:
-        for way in contenders:
+        for way in table:
             if way.every_layer and way.adapted:
                 way.score(layer, candidates[layer])
     for repetition in range(config.repetitions):
-        sweep = _sweep(contenders, layers, candidates, adapter, config.threads, device)
+        sweep = _sweep(table, layers, candidates, adapter, config.threads, device)
         for name, value in sweep.items():
-            taken[name].append(value)
+            seconds[name].append(value)
         speeds.append(measure.product_speed(tokens, width, dtype, device, config.threads))
         ratio = sweep["pure"] / sweep["layerwise"]
         say(f"repetition {repetition + 1} of {config.repetitions}: layer-wise {ratio:.2f} x pure")
@@ -91,23 +91,23 @@ def _bench(config: BenchSettings, encode: Callable[[LanguageModel], Rows] | None
     middle = layers[len(layers) // 2]
     rows: list[dict[str, Any]] = []
     rates: dict[str, list[float]] = {}
-    for way in contenders:
-        ratios = [pure / own for pure, own in zip(taken["pure"], taken[way.name], strict=True)]
+    for way in table:
+        ratios = [pure / each for pure, each in zip(seconds["pure"], seconds[way.name], strict=True)]
         at = layers if way.every_layer and way.adapted else [middle]
         flops = statistics.mean(_over(way, layer, candidates, measure.operations) for layer in at)
-        rates[way.name] = [flops / own for own in taken[way.name]]
+        rates[way.name] = [flops / each for each in seconds[way.name]]
         rows.append({
             "name": way.name,
             "ratio_to_pure": statistics.median(ratios),
             "ratio_spread": max(ratios) - min(ratios),
-            "candidates_per_second": config.population / statistics.median(taken[way.name]),
+            "candidates_per_second": config.population / statistics.median(seconds[way.name]),
             "peak_memory_bytes": _over(way, layers[0], candidates, lambda run: measure.peak_bytes(run, device)),
         })  # fmt: skip
     # The machine can do what it was seen to do, be it in a product by itself or in a row of the table.
     fastest = max(*speeds, *(rate for row in rates.values() for rate in row))
     for row in rows:
         row["utilisation"] = statistics.median(rates[row["name"]]) / fastest
-    generation = statistics.median(taken["layerwise"])
+    generation = statistics.median(seconds["layerwise"])
     wait = _optimizer_wait(config.population, len(adapter.layers), generation, device)
     work = _optimizer_seconds(config.population, config.threads)
     return {
@@ -116,7 +116,7 @@ def _bench(config: BenchSettings, encode: Callable[[LanguageModel], Rows] | None
         "optimizer_share": wait / (wait + generation),
         "optimizer_share_serial": work / (work + generation),
         "optimizer": f"{OPTIMIZER}, d = {OPTIMIZER_DIM}",
-        "kendall_tau_to_float32": _rank_agreement(config, adapter, batches, contenders, candidates, say),
+        "kendall_tau_to_float32": _rank_agreement(config, adapter, batches, table, candidates, say),
         "score_difference": difference,
         "model": config.shape or config.model,
         "dtype": str(dtype).removeprefix("torch."),
@@ -171,12 +171,12 @@ def _candidates(adapter: Adapter, layer: int, population: int) -> Factors:
     factors = {}
     generator = torch.Generator().manual_seed(layer)
     for name, module in adapter.layers[layer].modules.items():
-        own_a, own_b = module.factors()
-        rank, width = own_a.shape
+        now_a, now_b = module.factors()
+        rank, width = now_a.shape
         a = torch.randn(1, rank, width, generator=generator) / width**0.5
-        b = torch.randn(population, *own_b.shape, generator=generator)
+        b = torch.randn(population, *now_b.shape, generator=generator)
         b *= RELATIVE_STEP * float(module.weight.norm(dim=1).mean()) / rank**0.5
-        factors[name] = (a.to(own_a).expand(population, -1, -1), b.to(own_b))
+        factors[name] = (a.to(now_a).expand(population, -1, -1), b.to(now_b))
     return factors
 
 
@@ -193,27 +193,27 @@ def _layers(config: BenchSettings, count: int) -> list[int]:
 
 
 def _agreement(
-    contenders: Sequence[Way], layers: Sequence[int], candidates: dict[int, Factors], adapter: Adapter, limit: float
+    table: Sequence[Contender], layers: Sequence[int], candidates: dict[int, Factors], adapter: Adapter, limit: float
 ) -> float:
     """The largest difference of class scores from those of one candidate at a time, in units of their scale."""
     worst = 0.0
-    truth = next(way for way in contenders if way.name == "sequential")
+    truth = next(way for way in table if way.name == "sequential")
     for layer in (layers[0], layers[-1]):
         expected = truth.score(layer, candidates[layer])
-        for way in contenders:
+        for way in table:
             if way.adapted:
                 worst = max(worst, _difference(way, way.score(layer, candidates[layer]), expected, limit))
-    kept = adapter.state()
+    before = adapter.state()
     adapter.clear()
     nothing = {name: (a, torch.zeros_like(b)) for name, (a, b) in candidates[layers[0]].items()}
     expected = truth.score(layers[0], nothing)
-    for way in contenders:
+    for way in table:
         worst = max(worst, _difference(way, way.score(layers[0], nothing), expected, limit))
-    adapter.restore(kept)
+    adapter.restore(before)
     return worst
 
 
-def _difference(way: Way, scores: Tensor, expected: Tensor, limit: float) -> float:
+def _difference(way: Contender, scores: Tensor, expected: Tensor, limit: float) -> float:
     difference = float((scores - expected).abs().max() / expected.abs().max())
     if not difference < limit:
         raise UserError(f"bench: {way.name} gives other class scores than one candidate at a time, by {difference:.1e}")
@@ -221,21 +221,23 @@ def _difference(way: Way, scores: Tensor, expected: Tensor, limit: float) -> flo
 
 
 def _sweep(
-    contenders: Sequence[Way], layers: Sequence[int], candidates: dict[int, Factors], adapter: Adapter, threads: int,
+    table: Sequence[Contender], layers: Sequence[int], candidates: dict[int, Factors], adapter: Adapter, threads: int,
     device: torch.device,
 ) -> dict[str, float]:  # fmt: skip
     """Seconds of a generation, averaged over an ascending sweep in which every incumbent moves."""
-    taken: dict[str, list[float]] = {way.name: [] for way in contenders}
+    seconds: dict[str, list[float]] = {way.name: [] for way in table}
     for index, layer in enumerate(layers):
-        for way in contenders:
+        for way in table:
             if way.every_layer or index % -(-len(layers) // 3) == 0:
                 run = lambda way=way, layer=layer: way.score(layer, candidates[layer])  # noqa: E731
-                taken[way.name].append(measure.seconds(run, device, threads))
+                seconds[way.name].append(measure.seconds(run, device, threads))
         adapter.write(layer, adapter.read(layer))
-    return {name: statistics.mean(values) for name, values in taken.items()}
+    return {name: statistics.mean(values) for name, values in seconds.items()}
 
 
-def _over(way: Way, layer: int, candidates: dict[int, Factors], counter: Callable[[Callable[[], Any]], int]) -> int:
+def _over(
+    way: Contender, layer: int, candidates: dict[int, Factors], counter: Callable[[Callable[[], Any]], int]
+) -> int:
     return counter(lambda: way.score(layer, candidates[layer]))
 
 
@@ -266,22 +268,22 @@ def _optimizer_seconds(population: int, threads: int) -> float:
 
 
 def _rank_agreement(
-    config: BenchSettings, adapter: Adapter, batches: Sequence[Rows], contenders: Sequence[Way],
+    config: BenchSettings, adapter: Adapter, batches: Sequence[Rows], table: Sequence[Contender],
     candidates: dict[int, Factors], say: Report,
 ) -> float | None:  # fmt: skip
     """Mean Kendall tau over layers of the candidates' losses against the same candidates in float32."""
-    own = next(adapter.model.parameters())
-    if own.dtype == torch.float32:
+    weights = next(adapter.model.parameters())
+    if weights.dtype == torch.float32:
         return None
     say("ranking the same candidates in float32")
-    layerwise = next(way for way in contenders if way.name == "layerwise")
+    layerwise = next(way for way in table if way.name == "layerwise")
     exact_adapter = adapters.attach(_model(config, "float32"), config.rank)
     exact_adapter.restore(adapter.state())
     engines = [Engine(exact_adapter, rows, config.chunk_tokens or 0) for rows in batches]
-    labels = torch.cat([cases.labels(rows, seed) for seed, rows in enumerate(batches)]).to(own.device)
+    labels = torch.cat([cases.labels(rows, seed) for seed, rows in enumerate(batches)]).to(weights.device)
     taus = []
     for layer, factors in candidates.items():
         exact = torch.cat([engine.scores(factors) for engine in engines], 1)
         ours = layerwise.score(layer, factors)
-        taus.append(measure.kendall_tau(cross_entropy(ours, labels), cross_entropy(exact, labels)))
+        taus.append(measure.kendall_tau(cross_entropy(ours, labels).mean(-1), cross_entropy(exact, labels).mean(-1)))
     return statistics.mean(taus)

@@ -152,8 +152,8 @@ class Abilities:
     @cached_property
     def _row_inputs(self) -> RowInputs:
         def run(count: int) -> Any:
-            few = torch.arange(count, device=self.call.device)
-            return self.call(self._words.take(few).inputs)
+            first = torch.arange(count, device=self.call.device)
+            return self.call(self._words.take(first).inputs)
 
         return RowInputs(self._modules, run)
 
@@ -231,8 +231,8 @@ class Abilities:
         inputs = {name: tensor.repeat(2, 1) for name, tensor in self._words.inputs.items()}
         modules = [module.lora for module in self._layers[layer].modules.values()]
         with torch.inference_mode():
-            found = attempt(lambda: shared_maps(self.order.blocks[block], modules, lambda: self.call(inputs)))
-        return found or frozenset()
+            names = attempt(lambda: shared_maps(self.order.blocks[block], modules, lambda: self.call(inputs)))
+        return names or frozenset()
 
     def _ends_in_answers(self, stack: str) -> bool:
         """Whether answers are read behind this stack: not behind an encoder that alone is adapted."""

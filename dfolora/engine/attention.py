@@ -35,8 +35,8 @@ def whole_attention() -> Any:
 
 def is_causal(module: nn.Module, options: dict[str, Any]) -> bool:
     """Whether a call without a mask means that a token sees itself and those before it."""
-    given = options.get("is_causal")
-    return bool(getattr(module, "is_causal", False) if given is None else given)
+    said = options.get("is_causal")
+    return bool(getattr(module, "is_causal", False) if said is None else said)
 
 
 def answer_attention(block: nn.Module, positions: Tensor, tokens: int) -> Forward:

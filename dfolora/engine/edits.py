@@ -92,8 +92,8 @@ def as_edits(edits: Mapping[str, Any]) -> dict[str, Edit]:
 
 
 def population_of(edits: Edits) -> int:
-    """P of edits that are not empty."""
-    return next(iter(edits.values())).population
+    """P of some edits; 1 where there are none: the model as it stands."""
+    return next((edit.population for edit in edits.values()), 1)
 
 
 @contextlib.contextmanager

@@ -130,7 +130,7 @@ class Engine(BatchRunner):
         model that reads in the same way. Nothing is added to the counts.
 
         Args:
-            edits: some candidates; two of them are compared.
+            edits: some candidates, of which two are compared; none: the model as it stands.
 
         Raises:
             UserError: they differ with nothing saved, too.

@@ -95,12 +95,12 @@ def _groups(rows: Rows, hidden: int, most_tokens: int) -> Iterator[tuple[list[in
         together: list[int] = []
         used = 0
         for row in members:
-            own = lengths[row] - prompt
-            if together and used + own > most:
+            added = lengths[row] - prompt
+            if together and used + added > most:
                 yield together, prompt
                 together, used = [], 0
             together.append(row)
-            used += own
+            used += added
         yield together, prompt
 
 

@@ -177,8 +177,8 @@ class PaddingFree:
             output = torch.empty_like(q)
             whole = [part.unflatten(0, (copies, -1)).transpose(1, 2) for part in (q, k, v, output)]
             for start, end in itertools.pairwise(self._bounds):
-                own = [part[:, :, start:end] for part in whole]  # (copies, heads, length, width)
-                own[3].copy_(attend(own[0], own[1], own[2], is_causal=causal, scale=scale))
+                one = [part[:, :, start:end] for part in whole]  # (copies, heads, length, width)
+                one[3].copy_(attend(one[0], one[1], one[2], is_causal=causal, scale=scale))
             return output
 
         return attention

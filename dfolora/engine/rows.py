@@ -37,7 +37,8 @@ class Rows:
     - label words (``columns``): the logits of the C label tokens at the one answer position;
     - choices (``targets``): the mean log-probability of the K answer tokens of a row, over the whole vocabulary; where
       a row holds several choices (``choices``), that of each;
-    - sentences (``labels``): the pooled vector; class scores are cosines with the label rows' vectors, times ``scale``.
+    - sentences (``sentences``): the pooled vector; class scores are cosines with the vectors of the label rows, times
+      ``scale``. A label row that belongs to no example is that of a class, for all examples; others are choices.
 
     Attributes:
         inputs: the model's own arguments, each (R, T) or for a decoder (R, T'), padded on the right; of packed rows
@@ -49,9 +50,10 @@ class Rows:
         owner: (R, 2) int64: the example and the class or choice that a row speaks for; label rows have example -1,
             texts and rows of several choices have class -1.
         classes: (N,) int64 number of classes of each example; scores past it are -inf.
-        label_choice: for sentences with per-example choices: whether label rows belong to one example each.
+        sentences: whether pooled vectors are read.
         scale: factor on cosines.
-        pooling: ``mean`` or ``cls``.
+        pooling: ``mean`` or ``cls``: what makes a vector of a sentence's hidden states.
+        choices: of packed rows, see ``Choices``; None: one row a choice.
     """
 
     inputs: dict[str, Tensor]
@@ -78,7 +80,7 @@ class Rows:
         return total
 
     def pick(self, index: Tensor) -> Rows:
-        """The rows at ``index``, as long as they are; scores are for reading only, not for assembling."""
+        """The rows at ``index``, padded as they are: to be read. ``assemble`` takes whole examples, see ``of``."""
         inputs = {name: tensor[index] for name, tensor in self.inputs.items()}
         targets = None if self.targets is None else self.targets[index]
         choices = None if self.choices is None else self.choices.each(lambda tensor: tensor[index])

@@ -1,1 +1,1 @@
-"""What one step is: black-box search, AdamW, both, or all weights without gradients."""
+"""Methods, that is what one step of a run does: search, AdamW, both, or all weights without gradients."""

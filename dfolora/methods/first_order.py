@@ -1,4 +1,4 @@
-"""LoRA as it is usually tuned, by gradients: AdamW on A and B of all layers at once. The reference for the search.
+"""LoRA tuned the usual way, by AdamW on A and B of all layers at once: the reference for the search.
 
 Everything around it is what gradient-free search has: the same reading of the model, objective, few-shot set as one
 batch, looks at the dev set, run folder and adapter. A step is one evaluation of the objective on the whole few-shot
@@ -26,7 +26,7 @@ from dfolora.subspaces.lora import Lora
 
 
 class FirstOrder(Method[Problem[Adapter]]):
-    """A step of AdamW on the adapter's factors.
+    """Tunes the adapter's factors by AdamW, one update a step.
 
     A loss that is not a number ends the run: there is no gradient, and every step after it would be the same.
 
@@ -45,7 +45,7 @@ class FirstOrder(Method[Problem[Adapter]]):
         lr: float = 1e-3,
         weight_decay: float = 0.0,
     ) -> None:
-        """Set the factors to where they start.
+        """Initialise the factors.
 
         Args:
             problem: its engine is a ``Gradient``.
@@ -79,7 +79,7 @@ class FirstOrder(Method[Problem[Adapter]]):
         return Step(here, finite(self._step()))
 
     def repeat(self, before: Line, line: Line) -> None:
-        """Nothing: the factors and AdamW's moments come from ``restore``."""
+        """Do nothing: ``restore`` loads the factors and AdamW's moments."""
 
     def is_stuck(self, line: Line) -> bool:
         return bool(line.losses) and line.losses[0] is None
@@ -95,14 +95,14 @@ class FirstOrder(Method[Problem[Adapter]]):
                 factor.requires_grad_(False)
 
     def _tune(self, layers: Sequence[int]) -> None:
-        """Make these layers the ones that AdamW tunes."""
+        """Choose the layers that AdamW tunes."""
         self.layers = list(layers)
         modules = [module for index in layers for module in self.adapter.layers[index].modules.values()]
         self.factors = [factor for module in modules for factor in module.factors()]
         self.optimizer = torch.optim.AdamW(self.factors, lr=self.lr, weight_decay=self.weight_decay)
 
     def _step(self) -> Tensor:
-        """One step; the losses that it took, that of the factors before it first."""
+        """Take one step; returns the losses that it measured, that of the factors before the step first."""
         losses = self._backward()
         if bool(losses.isfinite()):
             self.optimizer.step()
@@ -112,7 +112,7 @@ class FirstOrder(Method[Problem[Adapter]]):
         return losses.cpu()
 
     def _backward(self) -> Tensor:
-        """The loss (1,); leaves its gradient in the factors."""
+        """Compute the loss (1,) and leave its gradient in the factors."""
         function, _ = self.problem.objective()
         losses = self.gradient(lambda scores, labels: _mean(function(scores, labels)))
         for module in self.modules.values():

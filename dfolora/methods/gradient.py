@@ -18,7 +18,7 @@ from dfolora.engine.memory import SHARE_OF_FREE, bytes_per_token, free_bytes
 from dfolora.engine.patch import patched
 from dfolora.engine.rows import buckets
 from dfolora.models.adapter import Adapter
-from dfolora.problems.objectives import Objective
+from dfolora.problems.objectives import Objective, check_result
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class _Part:
 
 
 class Gradient(Engine):
-    """Losses with their gradients, the batch in as many parts as the memory needs.
+    """Computes losses and their gradients, in as many sub-batches as the memory needs.
 
     The objectives are means over examples, so the gradients of the parts add up to that of the batch. Label sentences
     that all examples share run once more in every part.
@@ -61,13 +61,14 @@ class Gradient(Engine):
         self.parts = self._cut(labels.to(self.device), self.launch_tokens())
 
     def __call__(self, objective: Objective) -> Tensor:
-        """(1,) the loss of the adapter as it stands; its gradient is added to ``grad`` of whatever requires it."""
+        """The loss of the current adapter, (1,); adds its gradient to ``grad`` of every tensor that requires it."""
         total = torch.zeros(1, device=self.device)
         for part in self.parts:
             with patched(self.readout.replacements(part.rows, 1)):
                 output: Any = self.call(part.rows.inputs)
             scores = part.rows.assemble(self.readout.read(part.rows, output, 1))
-            loss = part.share * objective(scores, part.labels)
+            losses = check_result(objective(scores, part.labels), scores)
+            loss = part.share * (losses.mean(-1) if losses.dim() == 2 else losses)
             loss.sum().backward()
             total += loss.detach()
             self.count(part.rows.inputs, 1)
@@ -80,7 +81,7 @@ class Gradient(Engine):
         return self.order.index[self.adapter.layers[layer].name]
 
     def tokens(self, rows: Rows) -> list[int]:
-        """What one forward of these rows counts as, block by block in running order."""
+        """Token-layers of one forward of these rows, block by block in running order."""
         return self.block_tokens(rows.inputs)
 
     def _cut(self, labels: Tensor, overhead: int) -> list[_Part]:

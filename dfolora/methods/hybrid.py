@@ -37,7 +37,7 @@ MakeEstimator = Callable[[int, float], Optimizer]
 
 
 class Hybrid(FirstOrder):
-    """A step of both.
+    """One step of AdamW on the chosen layers and of a zeroth-order estimator on the others.
 
     Attributes:
         layers: indices of the first-order layers.
@@ -79,7 +79,7 @@ class Hybrid(FirstOrder):
         self._split(choose(rule, self.importance, self.costs(), rho, problem.seed))
 
     def costs(self) -> Costs:
-        """What back-propagation to each layer costs: tokens times the weights that gradients pass or are taken of."""
+        """Cost of back-propagation to each layer: tokens times the weights that gradients pass or are taken of."""
         gradient, layers = self.gradient, self.adapter.layers
         tokens = [sum(counts) for counts in zip(*(gradient.tokens(part.rows) for part in gradient.parts), strict=True)]
         weights = [sum(p.numel() for p in block.module.parameters()) for block in gradient.order.blocks]
@@ -124,7 +124,7 @@ class Hybrid(FirstOrder):
             raise UserError("resume: the saved state is not the one that was logged")
 
     def _split(self, layers: list[int]) -> None:
-        """Give these layers gradients, the others estimates."""
+        """Assign gradients to these layers, and estimates to the others."""
         self._tune(layers)
         self.gradient.deepest = min(self.gradient.block_of(layer) for layer in layers)
         self.estimator: Optimizer | None = None
@@ -148,7 +148,7 @@ class Hybrid(FirstOrder):
         return losses
 
     def _profile(self) -> list[float]:
-        """By layer, the sum of |gradient| over its factors."""
+        """Importance of each layer: the sum of |gradient| over its factors."""
         for factor in self.factors:
             factor.requires_grad_(True)
         self._backward()

@@ -1,4 +1,4 @@
-"""Which layers to back-propagate to, under a share of the cost of a whole backward pass.
+"""Choose the layers to back-propagate to, within a share of the cost of a whole backward pass.
 
 The cost of a choice, as in GreenTrainer (arXiv 2309.13192): gradients of activations must pass every block from the
 head down to the deepest chosen layer, and every chosen layer adds the gradients of its own weights.
@@ -34,7 +34,7 @@ class Costs:
 
 
 def choose(rule: str, importance: Sequence[float], costs: Costs, rho: float, seed: int) -> list[int]:
-    """Layers whose cost is at most ``rho`` of the whole, ascending.
+    """Choose layers whose cost is at most ``rho`` of the whole; ascending indices.
 
     Args:
         rule: ``importance``: the greatest sum of importances; ``last``: from the head down, as many as fit;

@@ -1,4 +1,4 @@
-"""What every method has: one step, and the means to repeat it from the log."""
+"""The base class of methods: one step, and how to repeat it from the log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ P = TypeVar("P", bound=Problem[Any])
 
 
 class Method(ABC, Generic[P]):
-    """One way to tune. The loop calls ``step`` again and again, or ``repeat`` for what the log of a run already holds.
+    """A way to tune a model. The loop calls ``step``, or ``repeat`` for the steps that the log already holds.
 
     Args:
         problem: what is minimised.
@@ -44,22 +44,22 @@ class Method(ABC, Generic[P]):
 
     @abstractmethod
     def repeat(self, before: Line, line: Line) -> None:
-        """Come to the same state as by the step that wrote ``line``, without a forward.
+        """Reach the state after the step that wrote ``line``, without a forward.
 
         Raises:
             UserError: the line is not that of this run.
         """
 
     def remark(self) -> str:
-        """What the user should know before the first step; '' where there is nothing."""
+        """A message for the user before the first step; '' for none."""
         return ""
 
     def origin(self) -> dict[str, Any] | None:
-        """The note of line 0: what ``repeat`` must start from."""
+        """What to note in line 0 of the log: the state that ``repeat`` must start from."""
         return None
 
     def check_origin(self, note: dict[str, Any] | None) -> None:
-        """Raise UserError where a log of that origin cannot be repeated here."""
+        """Raise UserError if a log with that origin cannot be repeated here."""
 
     def look_is_due(self, before: Line, line: Line) -> bool:
         """Whether to look at the dev set after a step. A look at the end comes in any case."""
@@ -68,19 +68,19 @@ class Method(ABC, Generic[P]):
         return last or line.evaluations // every > before.evaluations // every
 
     def look(self, line: Line) -> None:
-        """Show the dev set what there is."""
+        """Score the current adapter on the dev set, and keep it if it is the best so far."""
         self.problem.selection.look(line)
 
     def is_stuck(self, line: Line) -> bool:
-        """Whether every further step would be the same."""
+        """Whether every further step would be the same, so that the run ends."""
         return False
 
     def state(self) -> dict[str, Tensor]:
-        """Tensors that are needed beside the log."""
+        """Tensors that resuming needs beside the log."""
         return {}
 
     def restore(self, tensors: dict[str, Tensor], after: Line | None) -> None:
-        """Load what ``state`` gave, once the log has been repeated up to there.
+        """Load the tensors of ``state``, once the log has been repeated up to there.
 
         Args:
             tensors: of that state; {} where none was saved.
@@ -92,5 +92,5 @@ class Method(ABC, Generic[P]):
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Held while the loop runs."""
+        """The context that the loop runs in."""
         yield

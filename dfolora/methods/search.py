@@ -1,4 +1,4 @@
-"""Search without gradients: layers in alternation, a population per generation, incumbents written as they move.
+"""Black-box search: one population a step, layer after layer; each layer holds its optimizer's incumbent.
 
 DFO-LoRA (arXiv 2403.01754): one optimizer per layer, ascending sweeps. Where this departs from the released code
 (unless the preset ``dfo-lora`` asks for it): a layer holds the optimizer's incumbent rather than a best-ever candidate
@@ -25,7 +25,7 @@ MakeOptimizer = Callable[[int, int], Optimizer]
 
 
 class Search(Method[AdapterProblem]):
-    """A population of one part of the problem, scored and told: that is a step.
+    """Searches the parts of a problem in turn: a step asks for a population, scores it and tells the losses.
 
     Attributes:
         optimizers: one for each part.
@@ -115,7 +115,7 @@ class Search(Method[AdapterProblem]):
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """While other layers are scored, threads draw the next population of this one."""
+        """Run threads that draw a layer's next population while other layers are scored."""
         with threads(threads_beside(self.problem.device)) as workers:
             self._workers = workers
             yield

@@ -248,7 +248,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.ones(1, device=device).tolist()  # fails on ``meta`` too, which holds no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"device: {name!r} cannot be used here; use auto, cpu, cuda or cuda:N") from error
     return device

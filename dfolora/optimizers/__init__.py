@@ -20,6 +20,7 @@ from dfolora.optimizers.make import (
     optimizer_names,
     options_of,
     takers,
+    wants_of,
 )
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "optimizer_names",
     "options_of",
     "takers",
+    "wants_of",
 ]

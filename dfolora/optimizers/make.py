@@ -138,6 +138,12 @@ def options_of(optimizer: Source) -> dict[str, Option]:
     return {} if isinstance(optimizer, Optimizer) else declared(_builder(optimizer), COMMON)
 
 
+def wants_of(optimizer: Source) -> str:
+    """What an optimizer needs to be told: ``losses``, ``example_losses`` or ``scores``; a function tells nothing."""
+    build: Any = optimizer if isinstance(optimizer, Optimizer) else _builder(optimizer)
+    return str(getattr(build.func if isinstance(build, partial) else build, "wants", "losses"))
+
+
 def optimizer_names() -> list[str]:
     """Every registered name, sorted; nevergrad's own come on top, each as ``nevergrad:<Name>``."""
     return REGISTRY.names()

@@ -1,1 +1,1 @@
-"""What a candidate costs: examples to token rows, class scores to losses, the look at the dev set."""
+"""Problems, that is what a candidate costs: examples to tokens, class scores to losses, early stopping."""

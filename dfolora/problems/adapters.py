@@ -36,7 +36,7 @@ class Part:
         return sum(subspace.dim for subspace in self.subspaces)
 
     def edits(self, z: Tensor) -> Factors:
-        """Candidates (P, d), the layers' numbers side by side, to changes of modules."""
+        """Turn candidates (P, d), the layers' numbers side by side, into changes of modules."""
         parts = z.split([subspace.dim for subspace in self.subspaces], dim=1)
         found: Factors = {}
         for subspace, part in zip(self.subspaces, parts, strict=True):
@@ -62,7 +62,7 @@ class AdapterProblem(Problem[Adapter]):
         mode: str = "layerwise",
         measured: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Make the parts; every layer starts at z = 0.
+        """Build the parts; every layer starts at z = 0.
 
         Args:
             subspace: where to search.
@@ -103,7 +103,7 @@ class AdapterProblem(Problem[Adapter]):
         return {f"{index}/{name}": tensor for index, each in enumerate(by_layer) for name, tensor in each.items()}
 
     def _verify(self) -> None:
-        """Hold the engine to one candidate at a time, on two candidates of a part in the middle."""
+        """Compare the engine with scoring one candidate at a time, on two candidates of a part in the middle."""
         part = self.parts[len(self.parts) // 2]
         generator = torch.Generator().manual_seed(seed_of(self.seed, "verification"))
         self.engine.verify(part.edits(torch.randn(2, part.dim, generator=generator)))
@@ -132,7 +132,7 @@ class AdapterProblem(Problem[Adapter]):
         self.write(self.parts[part].edits(candidate[None]), part)
 
     def write(self, edits: Factors, part: int = 0) -> None:
-        """Make changes of a part's modules, P = 1, its incumbent."""
+        """Write changes of a part's modules (P = 1) into the model."""
         for index, layer in enumerate(self.adapter.layers):
             if self.parts[part].layer in (None, index):
                 self.adapter.write(index, {name: edits[name] for name in layer.modules})

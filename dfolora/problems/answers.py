@@ -1,4 +1,4 @@
-"""Texts that a model generates for examples, and what the task's metric says of them: no gradient comes from there."""
+"""Answers that a model generates, scored by the task's metric; no gradient comes from there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dfolora.task import Example
 
 @dataclass(frozen=True)
 class Texts:
-    """What one candidate answers.
+    """The answers of one candidate.
 
     Attributes:
         texts: by example; '' where the model broke on the way.
@@ -30,7 +30,7 @@ class Texts:
 
 
 class Answers:
-    """What is generated for a fixed set of examples.
+    """Generates and scores answers for a fixed set of examples.
 
     An answer is the first line of what greedy decoding gives, spaces around it left out.
     """
@@ -50,11 +50,11 @@ class Answers:
         self.generator = Generator(engine, prompts, self.task.new_tokens, stop, self.tokenizer.pad_token_id)
 
     def incumbent(self) -> Texts:
-        """What the adapter as it stands answers to all examples."""
+        """Answers of the current adapter to all examples."""
         return self.population({})[0]
 
     def population(self, factors: Factors, examples: Tensor | None = None) -> list[Texts]:
-        """What each of P candidates answers.
+        """Answers of P candidates.
 
         Args:
             factors: module name -> (A (P, r, in), B (P, out, r)); empty: one candidate, the adapter as it stands.

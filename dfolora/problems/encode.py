@@ -14,7 +14,7 @@ from dfolora.models.checkpoint import with_article
 from dfolora.models.load import LanguageModel
 from dfolora.problems.answer_tokens import AnswerTokens
 from dfolora.task import Example, Kind, Prompt, Task
-from dfolora.template import before, fill, names, without
+from dfolora.template import before, fill, names, shown, without
 
 SENTINEL = "<extra_id_0>"  # what T5 was trained to fill in
 
@@ -89,7 +89,7 @@ class PromptEncoder:
         return self._batch(rows, [self._class_count(example) for example in map(self._taught, examples)])
 
     def check(self, examples: Sequence[Example]) -> None:
-        """Encode examples and keep nothing, so that a bad one is met before a search rather than after it.
+        """Encode examples and discard the result, to find bad ones before the search instead of after it.
 
         Raises:
             UserError: an example that lacks a field or choices, is too long although its ``shorten`` field is cut, or
@@ -137,7 +137,7 @@ class PromptEncoder:
         return torch.tensor([example.label for example in examples])
 
     def _taught(self, example: Example) -> Example:
-        """An example whose answer is generated, as it is taught: its first gold text is its only choice."""
+        """An example with a generated answer as training data: its first gold text is its only choice."""
         if not self.task.new_tokens:
             return example
         if not example.gold:
@@ -268,14 +268,16 @@ class PromptEncoder:
             ids = self.words.tokens(word, stands_after)
             if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
                 pieces = self.tokenizer.convert_ids_to_tokens(ids)
-                what = f"is {len(ids)} tokens {pieces}" if len(ids) != 1 else "is unknown"
+                what = f"is {len(ids)} tokens {pieces[:8]}" if len(ids) != 1 else "is unknown"
                 raise UserError(
-                    f"label_words: {word!r} {what} to the tokenizer of {self.language_model.name!r}; "
+                    f"label_words: {shown(word)} {what} to the tokenizer of {self.language_model.name!r}; "
                     "choose words that are one token each"
                 )
             tokens.append(ids[0])
         if len(set(tokens)) < len(tokens):
-            raise UserError(f"label_words: two of {', '.join(self.prompt.words)} are the same token; choose others")
+            raise UserError(
+                f"label_words: two of {', '.join(self.prompt.words):.200} are the same token; choose others"
+            )
         if max(tokens) >= self.language_model.vocabulary:
             word = self.prompt.words[tokens.index(max(tokens))]
             raise UserError(f"label_words: {word!r} is a token that {self.language_model.name!r} has no embedding for")
@@ -291,10 +293,12 @@ def _checked_prompt(prompt: Prompt, kind: Kind) -> Prompt:
     if kind == "encoder":
         return replace(prompt, template=without(template, "mask"))
     if masks != 1:
-        raise UserError(f"template: {template!r} has {masks} {{mask}} and needs exactly one, where the answer stands")
+        raise UserError(
+            f"template: {shown(template)} has {masks} {{mask}} and needs exactly one, where the answer stands"
+        )
     if kind == "causal" and fields[-1] != "mask":
         raise UserError(
-            f"template: {template!r} has a field after {{mask}}; a causal model answers before it reads that, "
+            f"template: {shown(template)} has a field after {{mask}}; a causal model answers before it reads that, "
             "so put {mask} last"
         )
     return prompt

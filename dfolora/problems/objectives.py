@@ -1,4 +1,4 @@
-"""What is minimised: class scores (P, N, C) to losses, by name or as a function of one's own. Always float32."""
+"""Objectives: what is minimised, from class scores (P, N, C) to losses, always float32."""
 
 from __future__ import annotations
 

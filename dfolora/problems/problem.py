@@ -1,4 +1,4 @@
-"""What a candidate costs: a model, the few-shot set that it is scored on, the dev set that chooses."""
+"""The problem that a method minimises: a model's loss on the few-shot set, beside a dev set that selects."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ class Problem(Generic[Tuned]):
             )
 
     def check_base(self) -> None:
-        """Raise UserError where the base model's own loss is not a number."""
+        """Raise UserError if the base model's loss is not a number."""
         loss = cross_entropy(self.engine.incumbent_scores()[None], self.labels).mean(-1)
         if not bool(loss.isfinite().all()):
             dtype = str(next(self.adapter.model.parameters()).dtype).removeprefix("torch.")
             raise UserError(f"dtype: the model's own loss is {float(loss)} in {dtype}; try float32")
 
     def draw(self, generation: int) -> Tensor | None:
-        """The minibatch of a generation: (n,) int64, ascending, by the seed alone; None: all examples."""
+        """Draw the minibatch of a generation: (n,) int64, ascending, by the seed alone; None: all examples."""
         if self.batch is None:
             return None
         generator = torch.Generator().manual_seed(seed_of(self.seed, f"batch {generation}"))
@@ -116,32 +116,37 @@ class Problem(Generic[Tuned]):
         scores = self.engine.scores(edits, batch)
         objective, labels = self.objective(batch)
         losses = check_result(objective(scores, labels), scores)
-        total = (losses.mean(-1) if losses.dim() == 2 else losses).cpu()
+        total = _mean(losses).cpu()
         if wants == "losses":
             return Evaluation(total)
-        if losses.dim() != 2:
-            return Evaluation(total)  # the optimizer says that it cannot work with that
+        example_losses = losses.float().cpu() if losses.dim() == 2 else None
+        if wants != "scores":
+            return Evaluation(total, example_losses=example_losses)
 
         def loss_of_scores(found: Tensor) -> Tensor:
-            return objective(found, labels.cpu()).mean(-1)
+            return _mean(objective(found, labels.cpu()))
 
-        scores_there = scores.float().cpu() if wants == "scores" else None
-        return Evaluation(total, scores_there, losses.float().cpu(), loss_of_scores)
+        return Evaluation(total, scores.float().cpu(), example_losses, loss_of_scores)
 
     def loss(self, batch: Tensor | None = None) -> Tensor:
-        """The loss of the model as it stands, 0-dimensional float32."""
+        """The loss of the current model, 0-dimensional float32."""
         if self.answers is not None:
             return self.answers.losses({}, batch)[0]
         scores = self.engine.incumbent_scores(batch)[None]
         objective, labels = self.objective(batch)
         losses = check_result(objective(scores, labels), scores)
-        return losses.mean() if losses.dim() == 2 else losses[0]
+        return _mean(losses)[0]
 
     def objective(self, batch: Tensor | None = None) -> tuple[Objective, Tensor]:
         """The objective of some examples, and their labels (n,) int64."""
         if batch is None:
             return self._objective(self.train), self.labels
         return self._objective([self.train[i] for i in batch.tolist()]), self.labels[batch.to(self.labels.device)]
+
+
+def _mean(losses: Tensor) -> Tensor:
+    """(P, N) or (P,) to (P,)."""
+    return losses.mean(-1) if losses.dim() == 2 else losses
 
 
 def _digest(batches: Sequence[Rows], labels: Sequence[Tensor], model: torch.nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""A reward of one's own on generated text, in place of a task's metric."""
+"""Rewards: a user's function of generated texts in place of a task's metric."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEW_TOKENS = 32  # of an answer, where neither the task nor the user says
 
 
 def rewarded(task: Task, reward: Reward) -> Task:
-    """The task with its answers generated and the reward for its metric.
+    """Make a task whose answers are generated and whose metric is the reward.
 
     Raises:
         UserError: the reward is not a function.
@@ -50,8 +50,9 @@ def _mean(reward: Reward, texts: list[str], examples: Sequence[Example]) -> floa
 
 
 def _with_gold(example: Example, classes: Sequence[str]) -> Example:
-    """An example that can be taught: its class's name where it has no text of its own."""
+    """Give an example a gold answer where it has none: the name of its class."""
     if example.gold:
         return example
-    gold = classes[example.label] if classes else (example.choices or (" ",))[example.label]
-    return dataclasses.replace(example, gold=(gold or " ",))
+    answers = classes or example.choices or ()
+    gold = answers[example.label] if example.label < len(answers) else ""
+    return dataclasses.replace(example, gold=(gold.strip() or "a",))  # a text that every tokenizer has tokens for

@@ -1,4 +1,4 @@
-"""Early stopping: show an adapter to the dev set now and then, keep the best.
+"""Early stopping: score the adapter on the dev set now and then, and keep the best.
 
 The base model is a candidate too; ties go to the lower dev loss, full ties to the older adapter. In the release of
 DFO-LoRA (``selection: sample``) only a better metric counts, and the base model is no candidate.
@@ -22,7 +22,7 @@ WORST = -1e9  # stands for a metric that is not a number
 
 
 class Selection:
-    """Shows adapters to the dev set and remembers the best.
+    """Scores adapters on the dev set and remembers the best.
 
     Args:
         adapter: what is looked at, as it stands.
@@ -59,21 +59,21 @@ class Selection:
         self.base: Metrics = {}
 
     def begin(self, line: Line) -> None:
-        """Start from the base model: line 0 of the log, which is measured now unless it has been."""
+        """Start from the base model: score it on the dev set, unless line 0 of the log has the result."""
         if line.dev is None:
             self.measure(line)
         self.best, self.state = line, self.adapter.state()
         self.base = line.dev["metrics"] if line.dev else {}
 
     def look(self, line: Line) -> None:
-        """Show the adapter to the dev set, unless the log has that already, and keep it if it is the best so far."""
+        """Score the current adapter on the dev set, unless the log has the result, and keep it if it is the best."""
         if line.dev is None:
             self.measure(line)
         if self.is_better(line):
             self.best, self.state = line, self.adapter.state()
 
     def measure(self, line: Line) -> None:
-        """Write into a line what the dev set says of the adapter as it stands."""
+        """Score the current adapter on the dev set and write the result into a line."""
         scores = self.engine.incumbent_scores()
         loss = finite(self.loss(scores[None], self.labels).mean(-1))[0]
         if self.answers is None:
@@ -90,7 +90,7 @@ class Selection:
         self.engine.reset_counts()
 
     def is_better(self, line: Line) -> bool:
-        """Whether a line's look was better than the best one so far."""
+        """Whether a line's dev result is better than the best so far."""
         if self.rule == "sample":
             return self.best.generation == 0 or _main(line) > _main(self.best)
         return _rank(line) > _rank(self.best)
@@ -101,7 +101,7 @@ class Selection:
 
 
 def _main(line: Line) -> float:
-    """The dev metric; of an adapter that broke the model, whose predictions are luck, the worst there is."""
+    """The dev metric; -inf for an adapter that broke the model, since its predictions are luck."""
     return float(line.dev["main"]) if line.dev and line.dev["loss"] is not None else float("-inf")
 
 

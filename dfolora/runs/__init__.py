@@ -1,1 +1,1 @@
-"""The run folder, its log, what a person sees of it."""
+"""The run folder, its log, and the progress display."""

@@ -1,4 +1,4 @@
-"""What a saved adapter was made for: a file of ours beside it, so that it can be evaluated without saying it again."""
+"""The file dfolora.json beside a saved adapter: model, task and prompt, so that ``evaluate`` needs nothing else."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def text(settings: ModelSettings, encoder: PromptEncoder) -> str:
 
 
 def base_settings(run: Path) -> dict[str, Any]:
-    """The settings of a finished run's model and task, without its adapter: the model as it was before."""
+    """Settings that evaluate the untuned model of a finished run on the run's task."""
     return _read(run / "model" if (run / "model").is_dir() else run / "adapter")
 
 
 def complete(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``evaluate`` was given, with what the adapter or run that it names says of itself.
+    """Complete the arguments of ``evaluate`` by what the named run or adapter says of itself.
 
     Args:
         values: ``model`` may be a ``Run`` or the folder of one; ``adapter`` the folder of an adapter or of a run.

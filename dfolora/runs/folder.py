@@ -37,7 +37,7 @@ _NO_NUMBER = ("output", "extend", "device", "chunk_tokens", "trust_remote_code",
 
 
 class Run:
-    """A run folder that is being written, or read.
+    """A run folder, open for writing or reading; what ``dfolora.tune`` returns.
 
     Attributes:
         folder: the path.
@@ -146,7 +146,7 @@ class Run:
             )
 
     def rewrite(self, generation: int) -> None:
-        """Make the files those of a run that goes on after a generation; what the log says after it is run again."""
+        """Cut the log after a generation and reopen the run; later generations are run again."""
         self.lines = self.lines[: generation + 1]
         self._chain = self.lines[-1].chain if self.lines else _start(self.folder, self.settings)
         write_text(self.folder / "log.jsonl", log.text_of(self.lines))
@@ -154,7 +154,7 @@ class Run:
         (self.folder / "scores.json").unlink(missing_ok=True)
 
     def log(self, line: Line) -> None:
-        """Append one line and hand it to the disk before going on.
+        """Append a line to the log and wait until it is on disk.
 
         Raises:
             UserError: it cannot be written.
@@ -170,7 +170,7 @@ class Run:
         return log.read(self.folder / "log.jsonl", _start(self.folder, self.settings))
 
     def measured(self) -> dict[str, Tensor]:
-        """What a search measured on the data before it began; {} for a method that measures nothing.
+        """Tensors that a search measured on the data before it began; {} for a method that measures nothing.
 
         Raises:
             UserError: the file is missing or damaged.
@@ -183,11 +183,11 @@ class Run:
         return read_tensors(path)[0]
 
     def save_state(self, tensors: Mapping[str, Tensor], generation: int) -> None:
-        """Keep what a method needs beside the log to go on after ``generation``."""
+        """Save the tensors that a method needs beside the log to go on after ``generation``."""
         write_tensors(self.folder / "state.safetensors", tensors, {"generation": str(generation)})
 
     def load_state(self) -> tuple[dict[str, Tensor], int]:
-        """What ``save_state`` kept and the generation that it stands after; nothing and 0 where nothing was kept.
+        """Load what ``save_state`` saved and its generation; {} and 0 where nothing was saved.
 
         Raises:
             UserError: the file is damaged, or of a generation that the log does not have.
@@ -203,7 +203,7 @@ class Run:
 
     @property
     def scores(self) -> dict[str, Any]:
-        """What ``scores.json`` says; empty where the run is not finished."""
+        """The content of ``scores.json``; {} where the run is not finished."""
         path = self.folder / "scores.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
@@ -216,7 +216,7 @@ class Run:
         write_text(self.folder / "scores.json", json.dumps(scores, indent=2) + "\n")
 
     def close(self) -> None:
-        """Let other processes have the folder."""
+        """Release the lock, so that other processes may write the folder."""
         if self._lock is not None:
             self._lock.release()
 
@@ -252,7 +252,7 @@ def _locked(folder: Path) -> FileLock:
 
 
 def _remove_left_behind(folder: Path) -> None:
-    """Remove what processes left that were killed before their folder was whole; one that lives holds its lock."""
+    """Remove unfinished folders of killed processes; a process that lives holds its lock."""
     for partial in folder.parent.glob(f"{folder.name}.partial-*"):
         try:
             _locked(partial).release()

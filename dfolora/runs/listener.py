@@ -1,4 +1,4 @@
-"""Who wants to know how a run gets on."""
+"""Listeners: objects that are told how a run gets on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Listener:
-    """Told what a run does; does nothing with it. Subclass it for a display or a tracker of your own."""
+    """Is told how a run gets on, and ignores it. Subclass it for a display or a tracker of your own."""
 
     def stage(self, text: str) -> None:
         """Something that takes a while begins: loading, measuring, scoring."""

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a line that moves on a terminal, a line now and then in a file. Standard error only."""
+"""The progress display, on standard error: one moving line on a terminal, a line now and then in a file."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Display(Listener):
 
 
 def progress_line(line: Line, best: Line, budget: int, rate: float) -> str:
-    """Where a run stands, within 66 characters, so that a bar beside it fits a terminal of 80."""
+    """The progress of a run in at most 66 characters, so that a bar beside it fits a terminal of 80."""
     losses = [loss for loss in line.losses if loss is not None]
     loss = f"{min(losses, default=math.nan):.3f}" if line.losses else "-"  # the base model is no generation
     dev = f"{best.dev['main']:.1f}" if best.dev else "-"

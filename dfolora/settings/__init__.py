@@ -1,1 +1,1 @@
-"""What a run is told: options, presets, one dataclass per method."""
+"""Settings: options, presets, and one dataclass per method."""

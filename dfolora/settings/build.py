@@ -1,4 +1,4 @@
-"""From names and values, wherever they come from, to the settings of one method."""
+"""Build settings from option names and values, whether from Python, YAML or flags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Settings = TypeVar("Settings", bound=Options)
 
 
 def tune_settings(**values: Any) -> TuneSettings:
-    """The settings of a run.
+    """Build the settings of a run: preset, then the given options, checked against the method.
 
     Args:
         values: ``method``, ``preset``, options of the method and of its optimizer; dashes count as underscores. What is
@@ -54,7 +54,7 @@ def tune_settings(**values: Any) -> TuneSettings:
 
 
 def settings(kind: type[Settings], /, **values: Any) -> Settings:
-    """Settings of any other command.
+    """Build the settings of any other command.
 
     Raises:
         UserError: a name that it does not take, or a value that cannot work.
@@ -68,7 +68,7 @@ def settings(kind: type[Settings], /, **values: Any) -> Settings:
 
 
 def optimizer_options(kind: type[TuneSettings], optimizer: Any = None) -> dict[str, Any]:
-    """What the method's optimizer takes beyond the method's own options; nothing where it has no such optimizer."""
+    """Options that the method's optimizer declares, beyond the method's own; {} where it has no optimizer."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
     if "optimizer_options" not in fields:
         return {}
@@ -80,7 +80,7 @@ def optimizer_options(kind: type[TuneSettings], optimizer: Any = None) -> dict[s
 
 
 def refusal(name: str, kind: type[TuneSettings], optimizer: Any = None) -> UserError:
-    """The error for an option that a method and its optimizer do not take: who does, or what is meant."""
+    """The error for an option that a method and its optimizer do not take; it names those that do."""
     from dfolora.optimizers import takers
 
     methods = [m.method for m in METHODS.values() if name in {field.name for field in dataclasses.fields(m)}]
@@ -96,7 +96,7 @@ def refusal(name: str, kind: type[TuneSettings], optimizer: Any = None) -> UserE
 
 
 def saved(config: Options) -> dict[str, Any]:
-    """Settings as a file holds them: the optimizer's own options beside the others, nothing that is not set."""
+    """Settings as a YAML file holds them: optimizer options beside the others, unset options left out."""
     values = {field.name: as_text(getattr(config, field.name)) for field in dataclasses.fields(config)}
     values |= values.pop("optimizer_options", {})
     if isinstance(config, TuneSettings):

@@ -1,11 +1,13 @@
-"""What a run of ``tune`` is told: one dataclass for each method, with the options that the method takes."""
+"""Settings of ``tune``: one dataclass per method, with just the options that the method takes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from dfolora.errors import UserError, unknown
+from dfolora.registry import Registry
 from dfolora.settings.model import ModelSettings
 from dfolora.settings.options import as_text, option
 
@@ -14,7 +16,7 @@ SEARCH, RUN = "Search", "Run"
 
 @dataclass(frozen=True, kw_only=True)
 class TuneSettings(ModelSettings):
-    """What every method takes."""
+    """Options that every method takes."""
 
     method: ClassVar[str] = ""
 
@@ -41,12 +43,12 @@ class TuneSettings(ModelSettings):
 
     @property
     def evaluations(self) -> int:
-        """How far the run goes."""
+        """Evaluations at which the run ends: the budget, or what it was extended to."""
         return self.extend or self.budget
 
     @property
     def search(self) -> str:
-        """What does the work, for run folders and scores."""
+        """Name of what does the tuning, such as ``cma`` or ``adamw``, for run folders and scores."""
         raise AttributeError("every method says it")
 
     def check(self) -> None:
@@ -54,8 +56,12 @@ class TuneSettings(ModelSettings):
         if (self.dev_file or self.test_file) and not self.train_file:
             raise UserError(f"train_file: there is none to go with {self.dev_file or self.test_file!r}")
 
+    def open(self, language_model: Any, encoder: Any, train: Any, dev: Any, measured: Any = None) -> Any:
+        """Build a method of another package, as ``opening.open_method`` does; None: it is built in."""
+        return None
+
     def require(self, size: int) -> None:
-        """Refuse a budget that is less than one step of so many evaluations."""
+        """Raise UserError if the budget is less than one step of ``size`` evaluations."""
         if self.budget < size:
             raise UserError(f"budget: {self.budget} is less than one step of {size} evaluations")
 
@@ -106,7 +112,7 @@ class SearchSettings(TuneSettings):
 
     def check(self) -> None:
         super().check()
-        from dfolora.optimizers import check_optimizer
+        from dfolora.optimizers import check_optimizer, wants_of
         from dfolora.subspaces import subspace_class
 
         check_optimizer(
@@ -117,6 +123,12 @@ class SearchSettings(TuneSettings):
             options=self.optimizer_options,
         )
         subspace_class(self.subspace)
+        wants = wants_of(self.optimizer)
+        if wants != "losses" and (self.objective == "metric" or self.reward is not None):
+            raise UserError(
+                f"optimizer: {as_text(self.optimizer)} needs the {wants.replace('_', ' ')} of every example, and a "
+                "metric or reward is one number; choose another objective, or an optimizer such as cma"
+            )
         self.require(self.population)
 
 
@@ -220,6 +232,35 @@ class FullParameterSettings(TuneSettings):
 
 
 FULL_PARAMETER = ("spsa", "guided", "greedy")
-METHODS: dict[str, type[TuneSettings]] = {
-    kind.method: kind for kind in (SearchSettings, FirstOrderSettings, HybridSettings, FullParameterSettings)
-}
+REGISTRY = Registry(
+    "method",
+    {
+        "search": ("dfolora.settings.methods:SearchSettings", "a black-box optimizer on each layer in turn"),
+        "first-order": ("dfolora.settings.methods:FirstOrderSettings", "LoRA by back-propagation and AdamW"),
+        "hybrid": ("dfolora.settings.methods:HybridSettings", "gradients for some layers, estimates for the rest"),
+        "full-parameter": ("dfolora.settings.methods:FullParameterSettings", "every weight, without gradients (MeZO)"),
+    },
+    "dfolora.methods",
+)
+
+
+class _Methods(Mapping[str, type[TuneSettings]]):
+    """Name of a method -> the class of its settings, those of other packages included."""
+
+    def __getitem__(self, name: str) -> type[TuneSettings]:
+        if name not in REGISTRY.names():
+            raise KeyError(name)
+        kind = REGISTRY.get(name)
+        if not (isinstance(kind, type) and issubclass(kind, TuneSettings)):
+            raise UserError(f"method: {name!r} is {kind!r}, not a class of settings (a subclass of TuneSettings)")
+        return kind
+
+    def __iter__(self) -> Iterator[str]:
+        ours = REGISTRY.builtin()
+        return iter([*ours, *(name for name in REGISTRY.names() if name not in ours)])
+
+    def __len__(self) -> int:
+        return len(REGISTRY.names())
+
+
+METHODS = _Methods()

@@ -1,4 +1,4 @@
-"""Which model is asked what: the settings that tuning and evaluation share."""
+"""Settings of model, task and data, which tuning, evaluation and benchmarks share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODEL, DATA = "Model", "Task and data"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings(Options):
-    """A model, a task, and how the one is asked for the other.
+    """Options of the model, the task and the prompt.
 
     In Python ``model`` may be a loaded ``LanguageModel`` and ``task`` a ``Task``.
     """
@@ -79,7 +79,7 @@ class ModelSettings(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings(ModelSettings):
-    """What ``evaluate`` needs."""
+    """Options of ``evaluate``."""
 
     adapter: str = option("", "folder of a saved adapter or of a run; nothing: the model as it is", group=MODEL)
     split: str = option("test", "train, dev (dev32) or test (val)", group=DATA)
@@ -88,7 +88,7 @@ class EvaluateSettings(ModelSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings(ModelSettings):
-    """What ``bench`` measures. A named case fills in what is left open."""
+    """Options of ``bench``. A named case fills in what is not given."""
 
     case: str = option(
         "", "settings that are reported by name: cpu-roberta12, cpu-llama12, cpu-fewglue, gpu-...", group="Benchmark"

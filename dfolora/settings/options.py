@@ -17,7 +17,7 @@ from dfolora.errors import UserError, unknown
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Base of all settings: converts and checks every field, then what ``check`` adds."""
+    """Base class of all settings: converts and checks every field, then calls ``check``."""
 
     def __post_init__(self) -> None:
         for name, hint in hints(type(self)).items():
@@ -41,7 +41,7 @@ def option(
     above: float | None = None,
     most: float | None = None,
 ) -> Any:
-    """A field with its help text and what its values may be.
+    """Declare an option: its default, help text and the values that it may take.
 
     Args:
         default: its default.
@@ -61,12 +61,12 @@ def hints(kind: type) -> dict[str, Any]:
 
 
 def flag(name: str) -> str:
-    """How an option is written on the command line."""
+    """An option's name as a flag: ``dev_every`` to ``--dev-every``."""
     return "--" + name.replace("_", "-")
 
 
 def typed(name: str, value: Any, hint: Any) -> Any:
-    """A value as its option wants it: numbers from text, None only where that is allowed.
+    """Convert a value to its option's type: numbers from text, None only where that is allowed.
 
     Args:
         name: of the option, for the error.
@@ -130,7 +130,7 @@ def _check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
 
 
 def as_text(value: Any) -> Any:
-    """A setting as a file can hold it: an object by its name, a class or function by where it is defined."""
+    """A setting as a file can hold it: objects by their name, classes and functions by where they are defined."""
     if isinstance(value, (str, int, float, bool, NoneType)):
         return value
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The settings of published methods, by name: what ``--preset`` fills in where nothing was given."""
+"""Settings of published methods, by name: what ``--preset`` fills in where no value is given."""
 
 from __future__ import annotations
 

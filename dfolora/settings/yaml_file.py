@@ -1,4 +1,4 @@
-"""YAML files of settings, read so that they mean what they say and cannot do harm.
+"""YAML files of settings, read strictly and safely.
 
 Booleans are YAML 1.2's ``true`` and ``false``; ``yes``, ``no``, ``on`` and ``off`` are words like any other. Dates are
 text too. Keys are text as they are spelled. Anchors, tags and keys given twice are refused, and so is what is too large
@@ -25,7 +25,7 @@ _TEXT_TAG = "tag:yaml.org,2002:str"
 
 
 def read_yaml(path: str | Path, what: str = "config") -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Read the mapping in a YAML file.
 
     Args:
         path: the file.

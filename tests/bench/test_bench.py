@@ -80,7 +80,7 @@ def test_the_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--case", "cpu-roberta"], "cpu-roberta12"),
         (["--shape", "lama-7b"], "llama-7b"),
-        ([], "--case, --shape or --model"),
+        ([], "name a case, a shape or a model"),
         (["--shape", "roberta12", "--layers", "0,12"], "--layers"),
         (["--shape", "roberta12", "--layers", "first"], "--layers"),
         (["--shape", "roberta12", "--lengths", "rted"], "rte"),

@@ -13,7 +13,7 @@ from plain_reading import farthest, one_by_one
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dfolora.bench.ways import GraphedEngine, ways
+from dfolora.bench.contenders import GraphedEngine, contenders
 
 
 class Tape(TorchDispatchMode):
@@ -65,13 +65,13 @@ def test_a_replay_reads_the_candidate_that_was_written(recorded: None, name: str
 
 def test_it_is_a_row_on_a_gpu_only_and_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     adapter, rows, said = attached("roberta"), word_rows("masked"), []
-    assert "sequential-graph" not in {way.name for way in ways(adapter, [rows], 2, 100, False, said.append)}
+    assert "sequential-graph" not in {way.name for way in contenders(adapter, [rows], 2, 100, False, said.append)}
     assert said == []
 
     def refuse(self: GraphedEngine, adapter: Any, rows: Any) -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     monkeypatch.setattr(GraphedEngine, "__init__", refuse)
-    monkeypatch.setattr("dfolora.bench.ways._on_gpu", lambda adapter: True)
-    assert "sequential-graph" not in {way.name for way in ways(adapter, [rows], 2, 100, False, said.append)}
+    monkeypatch.setattr("dfolora.bench.contenders._on_gpu", lambda adapter: True)
+    assert "sequential-graph" not in {way.name for way in contenders(adapter, [rows], 2, 100, False, said.append)}
     assert said == ["sequential-graph is left out: operation not permitted when stream is capturing"]

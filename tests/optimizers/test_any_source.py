@@ -13,8 +13,17 @@ import pytest
 import torch
 
 from dfolora.errors import UserError
-from dfolora.optimizers import REGISTRY, Optimizer, check_optimizer, make_optimizer, optimizer_names, options_of
+from dfolora.optimizers import (
+    REGISTRY,
+    Evaluation,
+    Optimizer,
+    check_optimizer,
+    make_optimizer,
+    optimizer_names,
+    options_of,
+)
 from dfolora.optimizers.cma import CMA
+from dfolora.optimizers.random import RandomSearch
 
 
 class Hill(Optimizer):
@@ -221,3 +230,32 @@ def test_methods_that_need_their_dimension_serve_in_it(algorithm: str) -> None:
         search.tell((z - 0.5).square().sum(1))
         assert z.shape[1] == 500
         assert np.isfinite(search.incumbent().numpy()).all()
+
+
+class Patient(RandomSearch):
+    """Counts the examples that the best candidate gets right, which is all that it takes from their losses."""
+
+    wants = "example_losses"
+    right: int | None = None
+
+    def _summary(self, points: Any, losses: Any, evaluation: Evaluation) -> dict[str, Any]:
+        assert evaluation.example_losses is not None
+        return {"right": int((evaluation.example_losses[int(losses.argmin())] < 1).sum())}
+
+    def _tell(self, points: Any, losses: Any) -> None:
+        assert self.summary is not None
+        self.right = self.summary["right"]
+
+
+def test_an_optimizer_of_ones_own_sees_the_loss_of_every_example_and_replays_without() -> None:
+    search, twin = Patient(2, 3), Patient(2, 3)
+    search.ask()
+    example_losses = torch.tensor([[9.0, 9.0], [0.5, 2.0], [0.1, 0.2]])
+    search.tell(Evaluation(example_losses.mean(1), example_losses=example_losses))
+    assert search.note() == {"right": 2}
+    twin.ask()
+    twin.retell([9.0, 1.25, 0.15], {"right": 2})
+    assert search.right == twin.right == 2
+    search.ask()
+    with pytest.raises(UserError, match="optimizer: Patient needs a loss for every example"):
+        search.tell([1.0, 2.0, 3.0])

@@ -1,4 +1,4 @@
-"""Zeroth-order tuning of all parameters of an unmodified model, in place, in the memory of inference.
+"""Tune all parameters of an unmodified model without gradients, in place, in the memory of inference.
 
 ``noise`` gives any slice of a direction at any time, ``rounding`` undoes a probe to the bit, ``point`` is the model as
 one point that is moved chunk by chunk, ``methods`` are the estimators, ``step`` is what a log holds of one, ``loss``

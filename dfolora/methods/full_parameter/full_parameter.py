@@ -106,7 +106,7 @@ class FullParameter:
         return step
 
     def estimate(self) -> Estimate:
-        """What the next step would follow, at the price of its evaluations; the weights stay as they are."""
+        """Estimate the gradient at the cost of a step's evaluations; the weights stay as they are."""
         try:
             return self._method(self._probe, self._settings)
         finally:
@@ -117,7 +117,7 @@ class FullParameter:
         return {"seed": self.seed, "base": self.base, "noise": NOISE}
 
     def check_origin(self, origin: Mapping[str, Any] | None) -> None:
-        """Raise UserError where steps that start from something else are to be repeated here."""
+        """Raise UserError if the steps to repeat started from other weights, another seed or other noise."""
         for name, value in self.origin().items():
             other = (origin or {}).get(name)
             if other != value:

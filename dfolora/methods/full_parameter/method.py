@@ -1,4 +1,4 @@
-"""All weights of a model tuned without gradients, in a run like any other: the papers' "FT" rows.
+"""The method that tunes all weights without gradients: what the MeZO papers call FT.
 
 The weights of a run are a few numbers for each step, in the notes of its log: with the weights that it began with they
 give those of any step, without a forward.
@@ -23,7 +23,7 @@ BEST_SHARE = 0.5
 
 
 class AllWeights(Method[Problem[Bare]]):
-    """A step of a zeroth-order estimator on every weight. The model then stands at the last step, whichever was best.
+    """Tunes every weight by a zeroth-order estimator. The model stays at the last step, whichever was best.
 
     Attributes:
         weights: what moves the model.
@@ -42,6 +42,7 @@ class AllWeights(Method[Problem[Bare]]):
         """
         super().__init__(problem, settings.evaluations, settings.dev_every)
         problem.check_base()
+        problem.engine.verify({})
         problem.engine.reset_counts()
         self.size = settings.size
         self._batch: Tensor | None = None
@@ -75,7 +76,7 @@ class AllWeights(Method[Problem[Bare]]):
 
 
 def mover(settings: FullParameterSettings, model: Any, loss: Loss) -> FullParameter:
-    """What moves a model's weights as a run is told to."""
+    """Make the object that moves a model's weights as the settings say."""
     return FullParameter(
         model,
         loss,
@@ -90,7 +91,7 @@ def mover(settings: FullParameterSettings, model: Any, loss: Loss) -> FullParame
 
 
 def move_to(lines: list[Line], generation: int, chosen: str, weights: FullParameter) -> None:
-    """Move a model, which stands where a run began, to where the run was after some generations.
+    """Move a model from where a run began to where it was after a number of generations.
 
     Args:
         lines: the log of the run.

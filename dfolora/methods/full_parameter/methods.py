@@ -1,4 +1,4 @@
-"""The papers' estimators on directions that are named, not held: a probe is asked for by the weights of its z.
+"""The papers' gradient estimators. Directions z are named and drawn anew, never stored.
 
 Weights and lengths are those of ``dfolora.optimizers.zeroth_order``, by the same functions. Its directions are vectors;
 here orthogonal vectors of unit mean square stand for the z of a step, which in d dimensions are that up to 1 / sqrt(d).
@@ -23,7 +23,7 @@ Probe = Callable[[dict[int, float]], float]
 
 @dataclass(frozen=True)
 class Settings:
-    """What an estimator needs to know.
+    """Settings of an estimator.
 
     Attributes:
         population: spsa: twice the number of directions; guided and greedy: the papers' M, size of the pool.

@@ -21,7 +21,7 @@ _FINGERPRINT = 2**12  # of each tensor, so that it does not read them all
 
 
 class Point:
-    """Where a model stands.
+    """The parameters of a model as one point x, which can be displaced, restored and moved.
 
     Tied parameters are one; buffers and parameters that are not floating-point numbers stay as they are.
 

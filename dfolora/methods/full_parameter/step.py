@@ -1,4 +1,4 @@
-"""What one step on all weights did, as a few numbers: with the weights before it they give those after it."""
+"""The record of one step on all weights: a few numbers that lead from the weights before it to those after it."""
 
 from __future__ import annotations
 

@@ -26,13 +26,13 @@ def waited(
         workers: threads that draw populations ahead; None: all is done when asked.
     """
     generator = torch.Generator().manual_seed(0)
-    taken = []
+    times = []
     now = lambda: np.array([time.perf_counter(), time.thread_time()])  # noqa: E731
     for sweep in range(sweeps + 2):
         for optimizer in optimizers:
             start = now()
             z = optimizer.ask()
-            own = now() - start
+            spent = now() - start
             score()
             losses = torch.rand(len(z), generator=generator)
             start = now()
@@ -40,8 +40,8 @@ def waited(
             if workers is not None:
                 optimizer.ask_ahead(workers)
             optimizer.incumbent()
-            own += now() - start
+            spent += now() - start
             if sweep >= 2:
-                taken.append(own)
-    clock, processor = np.mean(taken, axis=0)
+                times.append(spent)
+    clock, processor = np.mean(times, axis=0)
     return float(clock), float(processor)

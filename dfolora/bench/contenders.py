@@ -1,4 +1,4 @@
-"""The ways to score one population that are compared. All of them give the same losses for the same candidates."""
+"""The ways to score one population that are compared: all give the same losses for the same candidates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dfolora.models.adapter import Adapter, Factors
 
 
 @dataclass
-class Way:
+class Contender:
     """One way to score a population.
 
     Attributes:
@@ -110,10 +110,10 @@ class MixedBatchEngine(BatchRunner):
         return rows.assemble(torch.cat(readings))
 
 
-def ways(
+def contenders(
     adapter: Adapter, batches: Sequence[Rows], population: int, chunk_tokens: int, savings: bool,
     say: Callable[[str], None],
-) -> list[Way]:  # fmt: skip
+) -> list[Contender]:  # fmt: skip
     """Every row of the table.
 
     Args:
@@ -138,21 +138,21 @@ def ways(
     population_engines = [Engine(adapter, rows, chunk_tokens) for rows in batches]
     joint, pure = over(population_engines), over([PureEngine(adapter, rows, chunk_tokens) for rows in batches])
     table = [
-        Way("pure", pure, every_layer=True, adapted=False),
-        Way("layerwise", over([Engine(adapter, rows, chunk_tokens) for rows in batches]), every_layer=True),
-        Way("joint", lambda layer, factors: joint(None, everywhere(layer, factors))),
-        Way("sequential", over([SequentialEngine(adapter, rows) for rows in batches])),
-        Way("mixed-batch", over([MixedBatchEngine(adapter, rows, chunk_tokens, population) for rows in batches])),
+        Contender("pure", pure, every_layer=True, adapted=False),
+        Contender("layerwise", over([Engine(adapter, rows, chunk_tokens) for rows in batches]), every_layer=True),
+        Contender("joint", lambda layer, factors: joint(None, everywhere(layer, factors))),
+        Contender("sequential", over([SequentialEngine(adapter, rows) for rows in batches])),
+        Contender("mixed-batch", over([MixedBatchEngine(adapter, rows, chunk_tokens, population) for rows in batches])),
     ]
     if _on_gpu(adapter):
         try:
-            table.append(Way("sequential-graph", over([GraphedEngine(adapter, rows) for rows in batches])))
+            table.append(Contender("sequential-graph", over([GraphedEngine(adapter, rows) for rows in batches])))
         except RuntimeError as error:
             say(f"sequential-graph is left out: {str(error).splitlines()[0]}")
     for name in Savings.names() if savings else ():
         without = dataclasses.replace(Savings(), **{name: False})
         engines = [Engine(adapter, rows, chunk_tokens, without) for rows in batches]
-        table.append(Way(f"layerwise-without-{name.replace('_', '-')}", over(engines), every_layer=True))
+        table.append(Contender(f"layerwise-without-{name.replace('_', '-')}", over(engines), every_layer=True))
     return table
 
 
