@@ -141,7 +141,7 @@ def test_a_label_of_many_digits_in_a_published_file() -> None:
 def folder(tmp_path: Path, **changes: Any) -> Path:
     """A good adapter with other entries in its configuration."""
     home = tmp_path / "adapter"
-    attached("bert").save(home, "")
+    attached("bert").save(home, {"README.md": ""})
     file = home / "adapter_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     return home
@@ -252,7 +252,7 @@ def test_a_link_in_the_place_of_an_adapter_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("mine")
     (tmp_path / "adapter").symlink_to(tmp_path / "precious")
-    attached("bert").save(tmp_path / "adapter", "card")
+    attached("bert").save(tmp_path / "adapter", {"README.md": "card"})
     assert not (tmp_path / "adapter").is_symlink()
     assert (tmp_path / "adapter" / "README.md").read_text() == "card"
     assert [path.name for path in (tmp_path / "precious").iterdir()] == ["file"]
