@@ -14,7 +14,7 @@ import sys
 
 from dfolora.bench import bench
 from dfolora.runs.progress import bench_table
-from dfolora.settings.config import BenchConfig
+from dfolora.settings.model import BenchSettings
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args()
-    config = BenchConfig(
+    config = BenchSettings(
         shape="roberta12", examples=32, tokens=48, population=20, layers=options.layers,
         repetitions=options.repetitions,
     )  # fmt: skip

@@ -19,9 +19,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dfolora import FullParameter, rows_loss
 from dfolora.bench import cases, measure
 from dfolora.engine import Engine, Rows, SequentialEngine
+from dfolora.methods.full_parameter import FullParameter, rows_loss
 from dfolora.models import adapter as adapters
 from dfolora.models.adapter import Adapter
 from dfolora.optimizers import make_optimizer

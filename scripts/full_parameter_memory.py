@@ -12,8 +12,8 @@ import json
 
 import torch
 
-from dfolora import FullParameter, rows_loss
 from dfolora.bench import cases, measure
+from dfolora.methods.full_parameter import FullParameter, rows_loss
 
 
 def main() -> None:
