@@ -204,5 +204,5 @@ def test_the_readme_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert space["run"].scores["optimizer"].endswith("Hill")
     model, data = reader("llama"), squad_folder(tmp_path / "data")
     code = reward.replace('"Qwen/Qwen3-0.6B"', repr(model)).replace('"DATA"', repr(str(data)))
-    exec(compile(code.replace("reward=short)", "reward=short, budget=20, shots=3)"), "README.md", "exec"), space)
+    exec(compile(code.replace("reward=short)", "reward=short, budget=20)"), "README.md", "exec"), space)
     assert list(space["run"].scores["tuned"]) == ["reward"]
