@@ -172,15 +172,16 @@ def test_steps_that_have_changed_are_not_gone_on_with(
 
 def test_two_models_are_never_held_at_once(tune: Tune, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     loaded: list[weakref.ref[Any]] = []
-    load = models.load
+    read_weights = models.LanguageModel.read_weights
 
-    def watched(*arguments: Any) -> Any:
-        assert not any(model() for model in loaded)
-        found = load(*arguments)
-        loaded.append(weakref.ref(found.model))
-        return found
+    def watched(self: models.LanguageModel) -> models.LanguageModel:
+        if self.reader is not None:
+            assert not any(model() for model in loaded)
+            read_weights(self)
+            loaded.append(weakref.ref(self.model))
+        return self
 
-    monkeypatch.setattr(models, "load", watched)
+    monkeypatch.setattr(models.LanguageModel, "read_weights", watched)
     tune()
     assert len(loaded) == 3  # for the search, for the weights that it chose, for the scores of those as they were
 
