@@ -21,9 +21,9 @@ from dfolora.settings.presets import PRESETS
 HEAD = """# Reference
 
 Made from the code by `python -m scripts.reference > docs/reference.md`; a test compares. An option is a flag of the
-command (`--dev-every 100`), a line of a YAML file (`dev_every: 100`, read with `--config FILE`) and a keyword argument in
-Python (`dfolora.tune(dev_every=100)`), with the same checks and defaults. `--json` makes a command print one JSON object.
-Terms are explained in [concepts.md](concepts.md).
+command (`--dev-every 100`), a line of a YAML file (`dev_every: 100`, read with `--config FILE`) and a keyword argument
+in Python (`dfolora.tune(dev_every=100)`), with the same checks and defaults. `--json` makes a command print one JSON
+object. Terms are explained in [concepts.md](concepts.md).
 """
 COMMANDS = {
     "dfolora tune": "tune a model; `--resume RUN` goes on with a run folder, with `--budget N` beyond its end",

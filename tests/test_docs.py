@@ -7,6 +7,7 @@ import re
 import runpy
 import shlex
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -176,9 +177,10 @@ def python_blocks(page: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("heading", "code"), python_blocks("docs/adding.md"), ids=lambda text: text.splitlines()[0])
 def test_what_adding_says_runs(heading: str, code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    space: dict[str, Any] = {"__name__": "adding"}
-    exec(compile(code, heading, "exec"), space)
-    run = space["run"]
+    module = types.ModuleType("adding")
+    monkeypatch.setitem(sys.modules, "adding", module)  # where dataclasses look up their annotations
+    exec(compile(code, heading, "exec"), vars(module))
+    run = module.run
     assert run.scores["evaluations"] in (40, 80)
     assert (run.folder / "adapter" / "adapter_model.safetensors").is_file()
 
