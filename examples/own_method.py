@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 
 import dfolora
+from dfolora.log import Step, checksum, finite
 from dfolora.methods.method import Method
 from dfolora.opening import open_problem
-from dfolora.runs.log import Step, checksum, finite
 from dfolora.settings.methods import SearchSettings
 from dfolora.settings.options import option
 
