@@ -61,7 +61,7 @@ REGISTRY = Registry(
         ),
         "demo/sentiment": (
             "dfolora.tasks.demo:SENTIMENT",
-            "which opinion of a review counts? synthetic, nothing to download",
+            "is a review good or bad? synthetic, nothing to download",
         ),
         "demo/pair": ("dfolora.tasks.demo:PAIR", "does a claim fit a review? synthetic, nothing to download"),
     },
