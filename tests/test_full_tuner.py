@@ -167,9 +167,9 @@ def test_two_models_are_never_held_at_once(tune: Tune, monkeypatch: pytest.Monke
     loaded: list[weakref.ref[Any]] = []
     load = jobs.models.load
 
-    def watched(*arguments: Any) -> Any:
+    def watched(*arguments: Any, **settings: Any) -> Any:
         assert not any(model() for model in loaded)
-        found = load(*arguments)
+        found = load(*arguments, **settings)
         loaded.append(weakref.ref(found.model))
         return found
 

@@ -126,8 +126,8 @@ def test_what_is_refused_in_one_line(command: Command, tmp_path: Path, data: Pat
         (["--objective", "hinge"], "--objective: hinge compares classes"),
         (["--method", "first-order", "--objective", "hinge"], "--objective: hinge compares classes"),
         (["--model", other_model("masked")], "no prompt for a masked model, only causal"),
-        (["--max-length", 60], "--max-length: 60 tokens cannot hold the prompt"),
-        (["--label-words", "a,b"], "--label-words"),
+        (["--max-length", 60], "max_length: 60 tokens cannot hold its prompt"),
+        (["--label-words", "a,b"], "label_words: squad has none"),
     ):
         assert command("tune", *flags(data, *changes, "--output", tmp_path / "run")) == 2
         assert words in command.err
