@@ -127,7 +127,7 @@ def test_what_is_refused_in_one_line(command: Command, tmp_path: Path, data: Pat
         (["--method", "first-order", "--objective", "hinge"], "--objective: hinge compares classes"),
         (["--model", other_model("masked")], "no prompt for a masked model, only causal"),
         (["--max-length", 60], "train.jsonl:1: max_length: 60 tokens cannot hold its prompt"),
-        (["--label-words", "a,b"], "--label-words"),
+        (["--label-words", "a,b"], "label-words: squad has none"),
     ):
         assert command("tune", *flags(data, *changes, "--output", tmp_path / "run")) == 2
         assert words in command.err
