@@ -14,7 +14,7 @@ from typing import Any
 
 from dfolora.errors import UserError, unknown
 from dfolora.flags import Parser, add_settings, as_flags
-from dfolora.settings.build import optimizer_options, refusal
+from dfolora.settings.build import declared_options, refusal
 from dfolora.settings.methods import METHODS, TuneSettings
 from dfolora.settings.model import BenchSettings, EvaluateSettings
 from dfolora.settings.options import Options, flag
@@ -108,8 +108,8 @@ def _parser(argv: list[str]) -> Parser:
     tune.add_argument("--method", metavar="NAME", default=argparse.SUPPRESS, help=f"{', '.join(METHODS)}")
     tune.add_argument("--preset", metavar="NAME", default=argparse.SUPPRESS, help="a paper's settings: dfolora presets")
     if argv[:1] == ["tune"]:
-        kind, optimizer = _asked(argv)
-        add_settings(tune, kind, optimizer, optimizer_options(kind, optimizer or None))
+        kind, chosen = _asked(argv)
+        add_settings(tune, kind, {name: option for name, (_, option) in declared_options(kind, chosen).items()})
     evaluate = add(
         "evaluate", "score a saved adapter, a finished run, or a model as it is", "Example: dfolora evaluate runs/RUN"
     )
@@ -125,30 +125,31 @@ def _parser(argv: list[str]) -> Parser:
     return parser
 
 
-def _asked(argv: list[str]) -> tuple[Any, str]:
-    """Find the settings class and the optimizer on a command line, so that their options become flags."""
+def _asked(argv: list[str]) -> tuple[type[TuneSettings], dict[str, str]]:
+    """Find the settings class, the optimizer and the subspace on a command line, so that their options become flags."""
     first = Parser(prog="dfolora tune", add_help=False)
-    for name in ("--method", "--preset", "--optimizer", "--config"):
-        first.add_argument(name, default="")
+    for name in ("method", "preset", "optimizer", "subspace", "config"):
+        first.add_argument(flag(name), default="")
     asked = vars(first.parse_known_args(argv[1:])[0])
-    values = read_yaml(asked["config"]) if asked["config"] else {}
-    preset = PRESETS.get(asked["preset"] or str(values.get("preset", "")), {})
-    method = asked["method"] or str(values.get("method", "")) or preset.get("method", "search")
+    file = read_yaml(asked["config"]) if asked["config"] else {}
+    preset = PRESETS.get(asked["preset"] or str(file.get("preset", "")), {})
+    method = asked["method"] or str(file.get("method", "")) or preset.get("method", "search")
     if method not in METHODS:
         raise unknown("method", method, METHODS)
-    optimizer = asked["optimizer"] or str(values.get("optimizer", "")) or preset.get("optimizer", "")
     kind = METHODS[method]
-    optimizer = optimizer or str({field.name: field.default for field in dataclasses.fields(kind)}.get("optimizer", ""))
-    for name in (name.replace("-", "_") for name in values):
-        if name not in _known(kind, optimizer):
-            raise UserError(f"config: {asked['config']!r}: {refusal(name, kind, optimizer or None)}")
-    return kind, optimizer
+    chosen = {
+        name: asked[name] or str(file.get(name, "")) or preset.get(name, "") for name in ("optimizer", "subspace")
+    }
+    for name in (name.replace("-", "_") for name in file):
+        if name not in _known(kind, chosen):
+            raise UserError(f"config: {asked['config']!r}: {refusal(name, kind, chosen)}")
+    return kind, chosen
 
 
-def _known(kind: type[TuneSettings], optimizer: str) -> set[str]:
-    """What a method and its optimizer take."""
+def _known(kind: type[TuneSettings], chosen: dict[str, str]) -> set[str]:
+    """What a method, its optimizer and its subspace take."""
     fields = {field.name for field in dataclasses.fields(kind)}
-    return fields | set(optimizer_options(kind, optimizer or None)) | {"method", "preset"}
+    return fields | set(declared_options(kind, chosen)) | {"method", "preset"}
 
 
 def _stranger(word: str, command: str, argv: list[str]) -> UserError:
@@ -157,11 +158,11 @@ def _stranger(word: str, command: str, argv: list[str]) -> UserError:
     if not name.startswith("--"):
         return UserError(f"{name!r} is one word too many; see `dfolora {command} --help`")
     if command == "tune":
-        kind, optimizer = _asked(argv)
-        error = refusal(name[2:].replace("-", "_"), kind, optimizer or None)
+        kind, chosen = _asked(argv)
+        error = refusal(name[2:].replace("-", "_"), kind, chosen)
         if not str(error).startswith("option:"):
             return error
-        return unknown("flag", name, map(flag, {*_known(kind, optimizer), "config", "resume", "json"}))
+        return unknown("flag", name, map(flag, {*_known(kind, chosen), "config", "resume", "json"}))
     kinds = {"evaluate": EvaluateSettings, "bench": BenchSettings}
     known = {flag(field.name) for field in dataclasses.fields(kinds[command])} if command in kinds else {"--json"}
     return unknown("flag", name, known)
@@ -183,7 +184,8 @@ def _values(values: dict[str, Any], kind: type[Options] | None = None) -> dict[s
     if kind is not None:
         taken = {field.name for field in dataclasses.fields(kind)}
         tuning = {field.name for each in METHODS.values() for field in dataclasses.fields(each)} | {"method", "preset"}
-        tuning |= set(optimizer_options(METHODS["search"], file.get("optimizer"))) if file.get("optimizer") else set()
+        method = METHODS.get(str(file.get("method", "search")), METHODS["search"])
+        tuning |= set(declared_options(method, file))
         file = {name: value for name, value in file.items() if name in taken or name not in tuning}
     return {**file, **values}
 

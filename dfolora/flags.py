@@ -33,15 +33,14 @@ class Help(argparse.HelpFormatter):
 
 
 def add_settings(
-    parser: argparse.ArgumentParser, kind: type[Options], optimizer: str = "", options: Mapping[str, Any] | None = None
+    parser: argparse.ArgumentParser, kind: type[Options], declared: Mapping[str, Any] | None = None
 ) -> None:
-    """Add a flag for every field of a settings class and every option that an optimizer declares.
+    """Add a flag for every field of a settings class and every option that the optimizer and subspace declare.
 
     Args:
         parser: gets them, in groups.
         kind: the dataclass.
-        optimizer: its name, for the heading.
-        options: name -> what ``options_of`` says of it.
+        declared: name -> what ``options_of`` or ``subspace_options`` says of it.
     """
     types = hints(kind)
     groups: dict[str, Any] = {name: parser.add_argument_group(name) for name in GROUPS}
@@ -49,22 +48,22 @@ def add_settings(
         name, text = field.metadata.get("group", ""), field.metadata.get("help", "")
         if not name:
             continue  # an object, which only Python can give
-        default = field.default
-        if default not in ("", None, False):
-            text = f"{text} (default: {default})"
-        _add(groups[name], field.name, text, types[field.name], field.metadata.get("choices", ()))
-    if options:
-        group = parser.add_argument_group(f"Options of {optimizer}")
-        for name, option in options.items():
-            text = option.help if option.default is None else f"{option.help} (default: {option.default})"
-            _add(group, name, text, option.type, ())
+        group = groups[name]
+        _add(group, field.name, text, types[field.name], field.default, field.metadata.get("choices", ()))
+    if declared:
+        group = parser.add_argument_group("Options of the optimizer and the subspace")
+        for name, option in declared.items():
+            _add(group, name, option.help, option.type, option.default, ())
 
 
-def _add(group: Any, name: str, text: str, hint: Any, choices: Sequence[str]) -> None:
+def _add(group: Any, name: str, text: str, hint: Any, default: Any, choices: Sequence[str]) -> None:
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+    if default is not None and default is not False and default != "":
+        text = f"{text} (default: {default})"
     text = text.replace("%", "%%")
     if bool in kinds:
-        group.add_argument(flag(name), action="store_true", default=MISSING, help=text)
+        action = argparse.BooleanOptionalAction if default else "store_true"
+        group.add_argument(flag(name), action=action, default=MISSING, help=text)
         return
     metavar = {int: "N", float: "X"}.get(kinds[0], "TEXT")
     if choices:

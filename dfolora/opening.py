@@ -32,6 +32,7 @@ from dfolora.settings.methods import (
     FullParameterSettings,
     HybridSettings,
     SearchSettings,
+    SubspaceSettings,
     TuneSettings,
 )
 from dfolora.settings.model import ModelSettings
@@ -193,7 +194,7 @@ def open_method(
 
 
 def open_problem(
-    settings: SearchSettings,
+    settings: SubspaceSettings,
     language_model: LanguageModel,
     encoder: PromptEncoder,
     train: Sequence[Example],
@@ -207,8 +208,9 @@ def open_problem(
         settings.selection, settings.chunk_tokens, make_engine,
     )  # fmt: skip
     found = problem.prepare(
-        subspace_class(settings.subspace), settings.rank, settings.subspace_dim, settings.scale, settings.mode, measured
-    )
+        subspace_class(settings.subspace), settings.rank, settings.subspace_dim, settings.scale, settings.mode,
+        measured, settings.subspace_options,
+    )  # fmt: skip
     return problem, found
 
 
@@ -229,7 +231,7 @@ def _search(settings: SearchSettings, problem: AdapterProblem) -> Search:
     )
 
 
-def _attach(settings: SearchSettings | FirstOrderSettings, language_model: LanguageModel) -> adapters.Adapter:
+def _attach(settings: SubspaceSettings | FirstOrderSettings, language_model: LanguageModel) -> adapters.Adapter:
     names = settings.target.split(",") if isinstance(settings.target, str) else settings.target
     modules = [str(name).strip() for name in names if str(name).strip()]
     return adapters.attach(language_model, settings.rank, modules)

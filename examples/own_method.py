@@ -9,7 +9,7 @@ import dfolora
 from dfolora.log import Step, checksum, finite
 from dfolora.methods.method import Method
 from dfolora.opening import open_problem
-from dfolora.settings.methods import SearchSettings
+from dfolora.settings.methods import SubspaceSettings
 from dfolora.settings.options import option
 
 
@@ -42,11 +42,12 @@ class Anneal(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnnealSettings(SearchSettings):
+class AnnealSettings(SubspaceSettings):
     """Simulated annealing in the subspaces of the layers."""
 
     method: ClassVar[str] = "anneal"
     search: ClassVar[str] = "anneal"
+    sigma: float = option(0.1, "standard deviation of a step", group="Search", above=0)
     temperature: float = option(0.01, "loss that is given up now and then, at first", group="Search", above=0)
 
     def open(self, language_model, encoder, train, dev, measured=None):

@@ -10,9 +10,11 @@ import torch
 from tiny_models import SMALL, StopAt, csv_files, given, log, model
 
 import dfolora
+from dfolora import cli
 from dfolora.loop import run_method
 from dfolora.runs.folder import Run
 from dfolora.settings.build import tune_settings
+from dfolora.settings.methods import SearchSettings
 
 OPTIMIZER = '''
 from typing import Annotated
@@ -38,6 +40,27 @@ class Shrinking(dfolora.Optimizer):
 
 
 dfolora.register("optimizer", "shrinking", Shrinking)
+'''
+
+SUBSPACE = '''
+from typing import Annotated
+
+import dfolora
+from dfolora.subspaces.pca import Pca
+
+
+class Stretched(Pca):
+    """The subspace ``pca`` with another scale."""
+
+    def __init__(self, *arguments, stretch: Annotated[float, "factor on the scale"] = 1.0, **common):
+        self.stretch = stretch
+        super().__init__(*arguments, **common)
+
+    def b_side(self, name, module, z):
+        return self.stretch * super().b_side(name, module, z)
+
+
+dfolora.register("subspace", "stretched", Stretched)
 '''
 
 METHOD = '''
@@ -109,6 +132,26 @@ def test_an_optimizer_with_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert max(last["losses"]) - min(last["losses"]) < 1e-4 < max(first["losses"]) - min(first["losses"])
     with pytest.raises(dfolora.UserError, match="^decay: cma does not take it; it is for shrinking"):
         dfolora.tune(**options(tmp_path, decay=0.5, output=str(tmp_path / "c")))
+
+
+def test_a_subspace_with_an_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From Python, on the command line, and in the settings of a run that goes on."""
+    from dfolora import subspaces
+
+    monkeypatch.setattr(subspaces.REGISTRY, "_added", {})
+    module(tmp_path, SUBSPACE)
+    wide = dfolora.tune(**options(tmp_path, subspace="stretched", stretch=2.0))
+    assert log(wide.folder) == log(dfolora.tune(**options(tmp_path, scale=2.0, output=str(tmp_path / "b"))).folder)
+    flags = ["--model", model("masked"), *csv_files(tmp_path), *SMALL, "--subspace", "stretched", "--stretch", "2"]
+    assert cli.main(["tune", *flags, "--output", str(tmp_path / "c")]) == 0
+    assert log(tmp_path / "c") == log(wide.folder)
+    assert Run.open(tmp_path / "c", budget=40).settings.subspace_options == {"stretch": 2.0}
+    with pytest.raises(dfolora.UserError, match="^option: unknown 'stretch'"):
+        dfolora.tune(**options(tmp_path, stretch=2.0, output=str(tmp_path / "d")))
+    with pytest.raises(dfolora.UserError, match="^stretch: the subspace pca does not take it"):
+        SearchSettings(subspace_options={"stretch": 2.0})
 
 
 def test_a_method(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,6 +62,7 @@ class AdapterProblem(Problem[Adapter]):
         scale: float = 1.0,
         mode: str = "layerwise",
         measured: Mapping[str, Tensor] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> dict[str, Tensor]:
         """Build the parts; every layer starts at z = 0.
 
@@ -69,6 +71,7 @@ class AdapterProblem(Problem[Adapter]):
             rank, dim, scale: of the subspaces.
             mode: ``layerwise`` or ``joint``.
             measured: what an earlier call returned; None: measure on the few-shot set now.
+            options: what the subspace declares beyond these.
 
         Returns:
             What the subspaces measured on the data, by ``<layer>/<name>``.
@@ -85,7 +88,7 @@ class AdapterProblem(Problem[Adapter]):
             by_layer = _by_layer(measured, len(layers))
         try:
             spaces = [
-                subspace(layer, each, rank, dim, self.seed, scale, self.device)
+                subspace(layer, each, rank, dim, self.seed, scale, self.device, **(options or {}))
                 for layer, each in zip(layers, by_layer, strict=True)
             ]
         except (KeyError, RuntimeError) as error:

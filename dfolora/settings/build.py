@@ -13,6 +13,9 @@ from dfolora.settings.presets import PRESETS
 
 Settings = TypeVar("Settings", bound=Options)
 
+PLACES = {"optimizer": "optimizer_options", "subspace": "subspace_options"}
+"""What can be plugged in -> the field that collects the options which it declares."""
+
 
 def tune_settings(**values: Any) -> TuneSettings:
     """Build the settings of a run: preset, then the given options, checked against the method.
@@ -37,18 +40,21 @@ def tune_settings(**values: Any) -> TuneSettings:
     values = {**{name: value for name, value in defaults.items() if name != "method"}, **values}
     kind = METHODS[method]
     names = {field.name for field in dataclasses.fields(kind)}
-    options = typed("optimizer_options", values.pop("optimizer_options", None) or {}, dict[str, Any])
-    known = optimizer_options(kind, values.get("optimizer"))
+    declared = declared_options(kind, values)
+    collected: dict[str, dict[str, Any]] = {place: {} for place in PLACES.values() if place in names}
+    for place in collected:
+        for name, value in typed(place, values.pop(place, None) or {}, dict[str, Any]).items():
+            collected[place][name] = value
     for name in [name for name in values if name not in names]:
-        if name not in known:
-            raise refusal(name, kind, values.get("optimizer"))
-        options[name] = values.pop(name)
-    if options:
+        if name not in declared:
+            raise refusal(name, kind, values)
+        collected[declared[name][0]][name] = values.pop(name)
+    for place, options in collected.items():
         for name in options:
-            if name not in known:
-                raise refusal(name, kind, values.get("optimizer"))
-        values["optimizer_options"] = {
-            name: typed(name, value, known[name].type) for name, value in options.items() if value is not None
+            if name not in declared or declared[name][0] != place:
+                raise refusal(name, kind, values)
+        values[place] = {
+            name: typed(name, value, declared[name][1].type) for name, value in options.items() if value is not None
         }
     return kind(**values)
 
@@ -67,19 +73,33 @@ def settings(kind: type[Settings], /, **values: Any) -> Settings:
     return kind(**values)
 
 
-def optimizer_options(kind: type[TuneSettings], optimizer: Any = None) -> dict[str, Any]:
-    """Options that the method's optimizer declares, beyond the method's own; {} where it has no optimizer."""
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    if "optimizer_options" not in fields:
-        return {}
+def declared_options(kind: type[TuneSettings], chosen: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Options that the chosen optimizer and subspace declare, beyond the method's own.
+
+    Args:
+        kind: the method's settings.
+        chosen: ``optimizer`` and ``subspace``, a name or an object each; left out: the method's default.
+
+    Returns:
+        Option name -> the field that collects it, ``optimizer_options`` or ``subspace_options``, and its ``Option``.
+
+    Raises:
+        UserError: an unknown name.
+    """
     from dfolora.optimizers import options_of
+    from dfolora.subspaces import subspace_options
 
-    chosen: Any = optimizer or fields["optimizer"].default
-    found = options_of(chosen)
-    return {name: option for name, option in found.items() if name not in fields}
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    found: dict[str, tuple[str, Any]] = {}
+    for plug, declare in (("subspace", subspace_options), ("optimizer", options_of)):
+        if PLACES[plug] in fields:
+            source: Any = chosen.get(plug) or fields[plug].default
+            options = declare(source)
+            found |= {name: (PLACES[plug], option) for name, option in options.items() if name not in fields}
+    return found
 
 
-def refusal(name: str, kind: type[TuneSettings], optimizer: Any = None) -> UserError:
+def refusal(name: str, kind: type[TuneSettings], chosen: Mapping[str, Any]) -> UserError:
     """The error for an option that a method and its optimizer do not take; it names those that do."""
     from dfolora.optimizers import takers
 
@@ -87,18 +107,20 @@ def refusal(name: str, kind: type[TuneSettings], optimizer: Any = None) -> UserE
     optimizers = takers(name)
     default = {field.name: field.default for field in dataclasses.fields(kind)}.get("optimizer")
     if optimizers and default is not None and kind.method != "full-parameter":
-        return UserError(f"{name}: {as_text(optimizer or default)} does not take it; it is for {', '.join(optimizers)}")
+        optimizer = as_text(chosen.get("optimizer") or default)
+        return UserError(f"{name}: {optimizer} does not take it; it is for {', '.join(optimizers)}")
     if methods or optimizers:
         who = ", ".join(methods or ["search"])
         return UserError(f"{name}: the method {kind.method} does not take it; it is for {who}")
-    known = {field.name for field in dataclasses.fields(kind)} | set(optimizer_options(kind, optimizer))
+    known = {field.name for field in dataclasses.fields(kind)} | set(declared_options(kind, chosen))
     return unknown("option", name, {*known, "method", "preset"})
 
 
 def saved(config: Options) -> dict[str, Any]:
-    """Settings as a YAML file holds them: optimizer options beside the others, unset options left out."""
+    """Settings as a YAML file holds them: declared options beside the others, unset ones left out."""
     values = {field.name: as_text(getattr(config, field.name)) for field in dataclasses.fields(config)}
-    values |= values.pop("optimizer_options", {})
+    for place in PLACES.values():
+        values |= values.pop(place, {})
     if isinstance(config, TuneSettings):
         values = {"method": config.method, **values}
     return {name: value for name, value in values.items() if value is not None}

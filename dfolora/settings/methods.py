@@ -67,16 +67,11 @@ class TuneSettings(ModelSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchSettings(TuneSettings):
-    """A black-box optimizer searches the low-rank change of each layer in turn, or of all layers at once."""
+class SubspaceSettings(TuneSettings):
+    """What every method takes that moves layers within subspaces, as ``opening.open_problem`` reads it."""
 
-    method: ClassVar[str] = "search"
-
-    optimizer: Any = option("cma", "see `dfolora optimizers`", group=SEARCH)
-    optimizer_options: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "what the optimizer takes itself"}
-    )
     subspace: Any = option("pca", "where to search: see `dfolora subspaces`", group=SEARCH)
+    subspace_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "what the subspace takes itself"})
     subspace_dim: int = option(
         500, "numbers per layer that are searched; some subspaces have their own count", group=SEARCH, least=1
     )
@@ -86,13 +81,9 @@ class SearchSettings(TuneSettings):
     mode: str = option(
         "layerwise", "one layer at a time, or all layers at once", group=SEARCH, choices=("layerwise", "joint")
     )
-    population: int = option(20, "candidates per generation", group=SEARCH, least=1)
     batch: int | None = option(
         None, "examples that a generation is scored on, drawn anew each time; nothing: all", group=SEARCH, least=1
     )
-    sigma: float = option(0.1, "standard deviation of the first candidates, or of every probe", group=SEARCH, above=0)
-    bound: float | None = option(None, "search within +-bound; nothing: unbounded", group=SEARCH, above=0)
-    visit: int = option(1, "generations per visit of a layer", group=SEARCH, least=1)
     engine: str = option(
         "batched",
         "batched; or sequential: one candidate a forward of the plain PEFT model, to compare",
@@ -106,6 +97,31 @@ class SearchSettings(TuneSettings):
         choices=("incumbent", "sample"),
     )
 
+    def check(self) -> None:
+        super().check()
+        from dfolora.subspaces import subspace_options
+
+        declared = subspace_options(self.subspace)
+        for name in self.subspace_options:
+            if name not in declared:
+                raise UserError(f"{name}: the subspace {as_text(self.subspace)} does not take it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings(SubspaceSettings):
+    """A black-box optimizer searches the low-rank change of each layer in turn, or of all layers at once."""
+
+    method: ClassVar[str] = "search"
+
+    optimizer: Any = option("cma", "see `dfolora optimizers`", group=SEARCH)
+    optimizer_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "what the optimizer takes itself"}
+    )
+    population: int = option(20, "candidates per generation", group=SEARCH, least=1)
+    sigma: float = option(0.1, "standard deviation of the first candidates, or of every probe", group=SEARCH, above=0)
+    bound: float | None = option(None, "search within +-bound; nothing: unbounded", group=SEARCH, above=0)
+    visit: int = option(1, "generations per visit of a layer", group=SEARCH, least=1)
+
     @property
     def search(self) -> str:
         return str(as_text(self.optimizer))
@@ -113,7 +129,6 @@ class SearchSettings(TuneSettings):
     def check(self) -> None:
         super().check()
         from dfolora.optimizers import check_optimizer, wants_of
-        from dfolora.subspaces import subspace_class
 
         check_optimizer(
             self.optimizer,
@@ -122,7 +137,6 @@ class SearchSettings(TuneSettings):
             bound=self.bound,
             options=self.optimizer_options,
         )
-        subspace_class(self.subspace)
         wants = wants_of(self.optimizer)
         if wants != "losses" and (self.objective == "metric" or self.reward is not None):
             raise UserError(
