@@ -113,6 +113,9 @@ def evaluate(model: Any = "", task: Any = "", *, listener: Listener | None = Non
     language_model.read_weights()
     adapter = adapters.load(language_model, settings.adapter) if settings.adapter else Bare(language_model)
     predictions = scoring.predict(adapter, encoder, split, settings.chunk_tokens, listener)
+    if any(guess is None for guess in predictions.predicted):
+        dtype = str(next(language_model.model.parameters()).dtype).removeprefix("torch.")
+        raise UserError(f"dtype: class scores of this model are not numbers in {dtype}; try float32")
     if settings.predictions:
         scoring.save_predictions(Path(settings.predictions).expanduser(), encoder, split, predictions)
     return {

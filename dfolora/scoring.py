@@ -27,7 +27,7 @@ class Predictions:
     """Predictions of a model for N examples.
 
     Attributes:
-        predicted: class indices, or texts where answers are generated.
+        predicted: class indices, or texts where answers are generated; None where a class score is not a number.
         scores: class scores of each example, (C,) float32; empty where answers are generated.
     """
 
@@ -66,14 +66,22 @@ def predict(
             predicted += Answers(engine, encoder, part).incumbent().texts
         else:
             found = engine.incumbent_scores().cpu()
-            predicted += found.argmax(-1).tolist()
+            broken = found.isnan().any(-1).tolist()
+            predicted += [None if bad else best for bad, best in zip(broken, found.argmax(-1).tolist(), strict=True)]
             scores += list(found)
     return Predictions(predicted, scores)
 
 
 def metrics(encoder: PromptEncoder, examples: Sequence[Example], predictions: Predictions) -> Metrics:
-    """The task's metrics, in percent."""
-    return encoder.task.measure(examples, predictions.predicted)
+    """The task's metrics, in percent; an example whose scores are not numbers counts as wrong."""
+    pairs = zip(examples, predictions.predicted, strict=True)
+    return encoder.task.measure(examples, [_wrong(example) if guess is None else guess for example, guess in pairs])
+
+
+def _wrong(example: Example) -> int:
+    """A class or choice of an example that is not the right one; the right one where there is no other."""
+    classes = example.choice_class or range(len(example.choices or (0, 1)))
+    return next((c for c in classes if c != example.label), example.label)
 
 
 def save_predictions(path: Path, encoder: PromptEncoder, examples: Sequence[Example], predictions: Predictions) -> None:
@@ -90,7 +98,7 @@ def save_predictions(path: Path, encoder: PromptEncoder, examples: Sequence[Exam
             line |= {"prediction": predicted, "gold": list(example.gold)}
         else:
             line |= {
-                "prediction": names[predicted] if predicted < len(names) else predicted,
+                "prediction": names[predicted] if predicted is not None and predicted < len(names) else predicted,
                 "gold": names[example.label] if example.label < len(names) else example.label,
                 "correct": predicted == example.label,
                 "scores": [value if math.isfinite(value) else None for value in predictions.scores[index].tolist()],
