@@ -230,7 +230,8 @@ def _scores(method: Any, run: Run, last: Line, task: Task, examples: dict[str, l
 
 
 def _save(run: Run, tuned: TunedModel, encoder: PromptEncoder, card: str) -> None:
-    tuned.save(Path(run.adapter), {"README.md": card, description.FILE: description.text(run.settings, encoder)})
+    texts = {"README.md": card, description.FILE: description.text(run.settings, encoder)}
+    tuned.save(Path(run.adapter), texts, encoder.tokenizer)
 
 
 def _finish_adapter(

@@ -32,7 +32,14 @@ RUN_FILES = {
     "predictions.jsonl",
     "lock",
 }
-ADAPTER_FILES = {"adapter_config.json", "adapter_model.safetensors", "README.md", "dfolora.json"}
+ADAPTER_FILES = {
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "README.md",
+    "dfolora.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
 
 
 @pytest.fixture

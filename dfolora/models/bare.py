@@ -41,10 +41,9 @@ class Bare(TunedModel):
         """Nothing, as there is no state."""
 
     def _write_folder(self, folder: Path) -> None:
-        """The model, its tokenizer, and how a sentence encoder's tokens are pooled where that is not the mean."""
+        """The model, and how a sentence encoder's tokens are pooled where that is not the mean."""
         with quiet():
             self.language_model.model.save_pretrained(str(folder))
-        self.language_model.tokenizer.save_pretrained(str(folder))
         if self.language_model.kind == "encoder" and self.language_model.pooling == "cls":
             (folder / "1_Pooling").mkdir()
             (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}), "utf-8")

@@ -46,18 +46,21 @@ class TunedModel(ABC):
     def restore(self, state: Sequence[Factors]) -> None:
         """Write what ``state`` gave."""
 
-    def save(self, folder: Path, texts: Mapping[str, str]) -> None:
+    def save(self, folder: Path, texts: Mapping[str, str], tokenizer: Any = None) -> None:
         """Write a folder that can be loaded again, whole or not at all.
 
         Args:
             folder: replaced where it is there.
             texts: file name -> content of what else goes into it, such as the model card ``README.md``.
+            tokenizer: is saved into it as well; None: none.
         """
         for left in folder.parent.glob(folder.name + ".partial-*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
         partial.mkdir()
         self._write_folder(partial)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(str(partial))
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")
         (partial / ".mode").touch()
