@@ -233,7 +233,7 @@ def test_only_blocks_that_read_text_are_adapted(targets: tuple[str, ...], tmp_pa
         adapter.write(index, candidates(adapter, index, 1, seed=index))
     rows = word_rows("causal")
     assert farthest(Engine(adapter, rows).incumbent_scores(), plain_scores(adapter, rows)) < 1e-4
-    adapter.save(tmp_path / "a", "")
+    adapter.save(tmp_path / "a", {})
     assert not re.search(r"vision_|\\.vision", (tmp_path / "a" / "adapter_config.json").read_text())
     again = adapters.load(LanguageModel(picture_and_text(), NoTokenizer(), "causal", "pictures"), str(tmp_path / "a"))
     assert farthest(plain_scores(again, rows), plain_scores(adapter, rows)) < 1e-5

@@ -34,4 +34,4 @@ def test_the_log_holds_the_coefficients_and_no_scores(tune: Tune) -> None:
 def test_objectives_without_scores_are_refused_in_one_line(tune: Tune) -> None:
     flags = ("--optimizer", "gauss-newton", "--objective", "metric", "--output", tune.folder / "run")
     assert tune.command("tune", *tune.flags(*flags)) == 2
-    assert "GaussNewton needs the class scores of every example" in tune.command.said[-1]
+    assert "gauss-newton needs the class scores of every example" in tune.command.said[-1]

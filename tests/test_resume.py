@@ -150,6 +150,7 @@ def test_ctrl_c(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     files = csv_files(tmp_path)
     arguments = ["tune", "--model", model("masked"), *files, *SMALL, *LONGER, "--output", tmp_path / "cut"]
     with monkeypatch.context() as patch:
+        patch.setattr(Engine, "verify", lambda self, edits: None)
         patch.setattr(Engine, "scores", interrupted)
         assert command(*arguments) == 130
     assert "interrupted" in command.err
@@ -175,6 +176,7 @@ def test_replay_runs_nothing_that_is_logged(command: Command, tmp_path: Path, mo
         looks.append(line.generation)
         look(self, line)
 
+    monkeypatch.setattr(Engine, "verify", lambda self, edits: None)
     monkeypatch.setattr(Engine, "scores", counted)
     monkeypatch.setattr(Selection, "measure", looked)
     command.json("tune", "--resume", run)

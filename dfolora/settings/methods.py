@@ -139,8 +139,9 @@ class SearchSettings(SubspaceSettings):
         )
         wants = wants_of(self.optimizer)
         if wants != "losses" and (self.objective == "metric" or self.reward is not None):
+            what = {"scores": "class scores", "example_losses": "loss"}.get(wants, wants)
             raise UserError(
-                f"optimizer: {as_text(self.optimizer)} needs the {wants.replace('_', ' ')} of every example, and a "
+                f"optimizer: {as_text(self.optimizer)} needs the {what} of every example, and a "
                 "metric or reward is one number; choose another objective, or an optimizer such as cma"
             )
         self.require(self.population)
