@@ -60,12 +60,12 @@ def model_card(settings: TuneSettings, scores: dict[str, Any], encoder: PromptEn
             f"{counts['train']} examples ({scores['token_layers']} token-layers). Chosen on {counts['dev']} dev "
             f"examples after {scores['selected_at']} evaluations.",
             "",
-            f"Task `{scores['task']}`, asked with this prompt and answers:",
+            f"Task `{scores['task']}`, asked with this prompt:",
             "",
             # Indented, so that nothing in a text of somebody's is taken for markup.
             *("    " + line for line in prompt.template.splitlines()),
             "",
-            *("    " + line for line in words.splitlines()),
+            *("    " + line for line in f"answers: {words}.".splitlines()),
             "",
             "| split | examples | metric | zero-shot | tuned |",
             "|---|---|---|---|---|",
