@@ -100,6 +100,7 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
     if module == "scripts.reference":
         assert (ROOT / "scripts" / "reference.py").is_file()
         return
+    monkeypatch.delitem(sys.modules, module, raising=False)  # another test may have imported it
     with pytest.raises(Parsed):
         runpy.run_module(module, run_name="__main__")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 import yaml
-from test_resume import chained, read
+from test_resume_refused import chained, read
 from tiny_models import SMALL, Command, Tune, log, model
 
 from dfolora.log import Line
