@@ -197,7 +197,12 @@ def test_the_card_says_what_was_measured() -> None:
         "| test | 56 | f1 | 33.33 | 50.00 |",
     ):
         assert row in card.splitlines()
-    for text in ("`superglue/cb`", "    {premise} {mask}\n", "    answers: Yes, No.\n", "32 examples (1234 token-layers)"):
+    for text in (
+        "`superglue/cb`",
+        "    {premise} {mask}\n",
+        "    answers: Yes, No.\n",
+        "32 examples (1234 token-layers)",
+    ):
         assert text in card
     assert "AutoModelForCausalLM" in card
     untested = replace(config, test_split="none")

@@ -67,8 +67,8 @@ class Search(Method[AdapterProblem]):
         if reached >= parts:
             return ""
         return (
-            f"a budget of {self.budget} evaluations moves the first {reached} of {parts} layers only; "
-            f"one sweep takes {parts * self.visit * self.size}"
+            f"a budget of {self.budget} evaluations may reach only the first {reached} of {parts} layers; "
+            f"a sweep takes up to {parts * self.visit * self.size}"
         )
 
     def step(self, before: Line) -> Step:
