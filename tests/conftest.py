@@ -1,5 +1,18 @@
-"""What every test gets: one thread, so that numbers and times do not depend on the machine."""
+"""What every test gets: one thread, and registries that forget."""
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it."""
+    from dfolora import optimizers, subspaces, tasks
+    from dfolora.problems import objectives
+    from dfolora.settings import methods
+
+    registries = (optimizers.REGISTRY, subspaces.REGISTRY, tasks.REGISTRY, objectives.REGISTRY, methods.REGISTRY)
+    for registry in registries:
+        monkeypatch.setattr(registry, "_added", dict(registry._added))
