@@ -56,14 +56,6 @@ class Walk(Optimizer):
         return self.center
 
 
-@pytest.fixture(autouse=True)
-def _nothing_stays_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dfolora import optimizers, subspaces, tasks
-
-    for registry in (optimizers.REGISTRY, subspaces.REGISTRY, tasks.REGISTRY, objectives.REGISTRY):
-        monkeypatch.setattr(registry, "_added", dict(registry._added))
-
-
 def losses(run: Any) -> list[Any]:
     return [line["losses"] for line in log(run)]
 

@@ -31,14 +31,6 @@ def options(tmp_path: Path) -> dict[str, Any]:
     return given(["--model", model("masked"), *csv_files(tmp_path), *SMALL, "--output", tmp_path / "run"])
 
 
-@pytest.fixture(autouse=True)
-def _nothing_stays_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dfolora import optimizers, subspaces, tasks
-
-    for registry in (optimizers.REGISTRY, subspaces.REGISTRY, tasks.REGISTRY, objectives.REGISTRY):
-        monkeypatch.setattr(registry, "_added", dict(registry._added))
-
-
 def test_registered_names_work_on_the_command_line(command: Command, tmp_path: Path) -> None:
     plain = subspace_class("pca")
     dfolora.register("optimizer", "walk", Walk)
