@@ -21,11 +21,16 @@ from dfolora.engine.shifts import ShiftEngine
 from dfolora.errors import UserError
 from dfolora.log import Line, Step, checksum, finite
 from dfolora.methods.method import Method
-from dfolora.methods.tangent.part import LENGTHS, Loss, Part, Sides, no_updates
+from dfolora.methods.tangent.part import LENGTHS, Loss, Part, Sides, ignores_a_common_shift, no_updates
 from dfolora.models.adapter import Adapter
 from dfolora.problems.objectives import Objective, check_result
 from dfolora.problems.problem import Problem
 from dfolora.seeds import seed_of
+
+_LEAST_GAIN = 0.9  # a round that aims at more of the present loss than this is not worth its probes
+
+_LEAST_GAIN_UNSEEN = 0.98  # the result must have at most this share of the base model's loss on unseen examples
+_HALVES = [half / 2 for half in range(-2, 13)]  # powers of 2 that scores are divided by
 
 
 class Tangent(Method[Problem[Adapter]]):
@@ -95,6 +100,7 @@ class Tangent(Method[Problem[Adapter]]):
         self._dev_cost = 0
         self._devs: list[dict[str, Any]] = []  # of the rounds of the first part
         self._joined: int | None = None  # the round whose mean is the result
+        self._replayed = [0 for _ in self.parts]  # rounds that the log has
 
     def step(self, before: Line) -> Step:
         here = self._checksum()
@@ -104,20 +110,20 @@ class Tangent(Method[Problem[Adapter]]):
         part, (other, unseen_loss) = self.parts[number], self.sets[1 - number]
         if not part.unseen:
             self._measure_base(number)
-        part_round = part.round(self.promise, self.enough, self.step_size)
-        scores = other.incumbent_scores().cpu()
-        unseen = float(unseen_loss(scores[None]))
+        part_round = part.round(self.enough, self.step_size)
+        part.unseen.append(other.incumbent_scores().cpu())
+        unseen = float(unseen_loss(part.unseen[-1][None]))
         note = {
             "part": number, "from": part_round.before, "promised": part_round.promised, "reached": part_round.reached,
-            "penalty": part_round.penalty, "length": part_round.length, "unseen": unseen,
+            "penalty": part_round.penalty, "length": part_round.length, "share": part_round.share, "unseen": unseen,
         }  # fmt: skip
         if number == 0:
-            self._dev = self._dev_result(scores, unseen)
+            self._dev = self._dev_result(part.unseen[-1], unseen)
             self._dev_cost = other.token_layers
             other.reset_counts()
         else:
             self._count(part.engine)
-        self._noted(part, note)
+        self._noted(part, note, len(part.path) - 1)
         return Step(here, finite(part_round.losses), len(part.path) - 1, None, _plain(note))
 
     def repeat(self, before: Line, line: Line) -> None:
@@ -129,10 +135,9 @@ class Tangent(Method[Problem[Adapter]]):
         number = self._whose_turn(before)
         if number is None or note.get("part") != number:
             raise UserError(f"resume: generation {line.generation} is not of the part whose turn it is")
-        part = self.parts[number]
-        if not part.unseen:
-            part.unseen.append(math.nan)  # ``restore`` has it
-        self._noted(part, {name: math.nan if value is None else value for name, value in note.items()})
+        self._replayed[number] += 1
+        numbers = {name: math.nan if value is None else value for name, value in note.items()}
+        self._noted(self.parts[number], numbers, self._replayed[number])
 
     def is_stuck(self, line: Line) -> bool:
         return self._joined is not None
@@ -151,7 +156,7 @@ class Tangent(Method[Problem[Adapter]]):
         part = (line.note or {}).get("part")
         if part == 0:
             self._devs.append(line.dev)
-        if part is None or (self.parts[0].unseen and self.parts[0].unseen[-1] <= min(self.parts[0].unseen[:-1])):
+        if part is None or _loss_of(line) <= _loss_of(selection.best):
             selection.best, selection.state = line, self.adapter.state()
 
     # -- rounds -----------------------------------------------------------------------------------------------------
@@ -166,7 +171,7 @@ class Tangent(Method[Problem[Adapter]]):
         def write(sides: Sides) -> None:
             self._write([sides if each == number else part.path[0] for each, part in enumerate(self.parts)], 1.0)
 
-        return Part(engine, loss, drawn, write, [no_updates(engine, drawn)])
+        return Part(engine, loss, drawn, write, [no_updates(engine, drawn)], self.promise)
 
     def _write(self, sides: list[Sides], share: float) -> None:
         """Make A sides of all parts, side by side, the incumbents; each counts by a share."""
@@ -186,29 +191,34 @@ class Tangent(Method[Problem[Adapter]]):
                 return number
         return None
 
-    def _noted(self, part: Part, note: dict[str, Any]) -> None:
-        part.unseen.append(note["unseen"])
-        fitted = note["reached"] < self.enough or note["length"] == 0
-        part.done = fitted or len(part.unseen) > self.rounds
+    def _noted(self, part: Part, note: dict[str, Any], rounds: int) -> None:
+        part.learn(note["from"], note["promised"], note["reached"], self.promise)
+        part.done = note["reached"] < self.enough or part.share > _LEAST_GAIN or rounds >= self.rounds
 
     def _measure_base(self, number: int) -> None:
-        """The unseen loss that the model starts from: that of the other part, or of the dev set."""
-        other, loss = self.sets[1 - number]
+        """The unseen scores that the model starts from: those of the other part, or of the dev set."""
         self._write([part.path[0] for part in self.parts], 1.0)
-        self.parts[number].unseen.append(float(loss(other.incumbent_scores().cpu()[None])))
+        self.parts[number].unseen.append(self.sets[1 - number][0].incumbent_scores().cpu())
         self.parts[number].now = None
 
     def _join(self, here: str) -> Step:
-        """Choose the round at which unseen examples have the least loss in all, and write the mean of the parts."""
-        most = max(len(part.path) for part in self.parts)
-        totals = [sum(_at(part.unseen, place) for part in self.parts) for place in range(most)]
-        best = min(range(most), key=lambda place: totals[place] if math.isfinite(totals[place]) else math.inf)
+        """Choose the round that is best for unseen examples, and write the mean of the parts."""
+        losses = [_calibrated(self._unseen(place)) for place in range(max(len(part.path) for part in self.parts))]
+        best = min(range(len(losses)), key=lambda place: losses[place])
+        if not losses[best] < _LEAST_GAIN_UNSEEN * losses[0]:
+            best = 0
         self._joined = best
         self._write_joined(best)
         loss = self.sets[0][1](self.problem.engine.incumbent_scores().cpu()[None])
         if best and self._devs:
             self._dev, self._dev_cost = _at(self._devs, best - 1), 0
-        return Step(here, finite(loss), note=_plain({"joined": best, "unseen": totals}))
+        return Step(here, finite(loss), note=_plain({"joined": best, "unseen": losses}))
+
+    def _unseen(self, place: int) -> list[tuple[Loss, Tensor]]:
+        """Of each part the loss of examples that it has not seen, and their scores at a place of its path."""
+        return [
+            (self.sets[1 - number][1], _at(part.unseen, place)) for number, part in enumerate(self.parts) if part.unseen
+        ]
 
     def _write_joined(self, place: int) -> None:
         self._write([_at(part.path, place) for part in self.parts], 1 / len(self.parts))
@@ -245,7 +255,7 @@ class Tangent(Method[Problem[Adapter]]):
         """The A sides that the rounds have passed through, and the losses on unseen examples."""
         tensors: dict[str, Tensor] = {}
         for number, part in enumerate(self.parts):
-            tensors[f"{number}/unseen"] = torch.tensor(part.unseen, dtype=torch.float64)
+            tensors.update({f"{number}/unseen/{place}": scores for place, scores in enumerate(part.unseen)})
             for place, sides in enumerate(part.path[1:], start=1):
                 tensors.update({f"{number}/{place}/{name}": a.contiguous() for name, a in sides.items()})
         return tensors
@@ -255,11 +265,9 @@ class Tangent(Method[Problem[Adapter]]):
             return
         try:
             for number, part in enumerate(self.parts):
-                rounds = len(part.unseen) - 1
-                part.unseen = tensors[f"{number}/unseen"].tolist()
-                if rounds >= 0 and len(part.unseen) != rounds + 1:
-                    raise ValueError(f"it has {len(part.unseen) - 1} rounds where the log has {rounds}")
-                for place in range(1, len(part.unseen)):
+                for place in range(self._replayed[number] + 1 if self._replayed[number] else 0):
+                    part.unseen.append(tensors[f"{number}/unseen/{place}"])
+                for place in range(1, self._replayed[number] + 1):
                     sides = {name: tensors[f"{number}/{place}/{name}"] for name in self.modules}
                     if any(sides[name].shape != part.path[0][name].shape for name in sides):
                         raise ValueError("its shapes are others")
@@ -293,6 +301,24 @@ def _loss(objective: Objective, labels: Tensor) -> Loss:
         return losses.mean(-1) if losses.dim() == 2 else losses
 
     return loss
+
+
+def _calibrated(unseen: list[tuple[Loss, Tensor]]) -> float:
+    """The mean loss of some scores, at the temperature that suits them best where the loss compares classes.
+
+    Scores that rank well but are too sure of themselves are no reason to keep the model as it was.
+    """
+    compares = all(ignores_a_common_shift(loss, scores) for loss, scores in unseen)
+    totals = [
+        sum(float(loss(scores[None] * 2**-half)) for loss, scores in unseen) / len(unseen)
+        for half in (_HALVES if compares else (0.0,))
+    ]
+    return min((total for total in totals if math.isfinite(total)), default=math.inf)
+
+
+def _loss_of(line: Line) -> float:
+    loss = line.dev["loss"] if line.dev else None
+    return math.inf if loss is None else float(loss)
 
 
 def _at(values: list[Any], place: int) -> Any:
