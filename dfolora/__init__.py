@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfolora.api import evaluate, problem, tune
+    from dfolora.baseline_run import baseline
     from dfolora.baselines.base import Baseline
-    from dfolora.baselines.run import baseline
     from dfolora.errors import UserError
     from dfolora.models.load import load as load_model
     from dfolora.optimizers import Optimizer
@@ -25,7 +25,7 @@ _PLACES = {
     "tune": "api",
     "evaluate": "api",
     "problem": "api",
-    "baseline": "baselines.run",
+    "baseline": "baseline_run",
     "Baseline": "baselines.base",
     "register": "registration",
     "load_model": "models.load:load",

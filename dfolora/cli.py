@@ -63,6 +63,7 @@ def _option_names(argv: list[str]) -> set[str]:
     kinds = (*METHODS.values(), EvaluateSettings, BenchSettings, BaselineSettings)
     names = {"method", "preset", "resume", "config"} | {name for values in PRESETS.values() for name in values}
     names |= {field.name for kind in kinds for field in dataclasses.fields(kind)} | set(_own_options(argv))
+    names.discard("baseline")  # the command's first word
     return names | {word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
 
 
@@ -122,7 +123,7 @@ def _parser(argv: list[str]) -> Parser:
     baseline = add(
         "baseline",
         "fit and score what a search is compared with",
-        "What it takes itself comes on top. Example: dfolora baseline calibrated --model roberta-large --task glue/sst2",
+        "What it takes itself comes on top. Example: dfolora baseline calibrated --model roberta-base --task glue/sst2",
     )
     baseline.add_argument("name", metavar="NAME", help="see `dfolora baselines`")
     baseline.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
@@ -262,7 +263,7 @@ def _evaluate(values: dict[str, Any], as_json: bool) -> int:
 
 
 def _baseline(values: dict[str, Any], as_json: bool) -> int:
-    from dfolora import baseline
+    from dfolora import baseline_run
     from dfolora.runs.progress import Display
 
     signal.signal(signal.SIGTERM, _terminate)
@@ -270,7 +271,7 @@ def _baseline(values: dict[str, Any], as_json: bool) -> int:
     options = _values(values, BaselineSettings, _own_options(["baseline", name]))
     options.pop("baseline", None)  # of a file; the command line names it
     with Display() as display:
-        scores = baseline(name, **options, listener=display)
+        scores = baseline_run.baseline(name, **options, listener=display)
     if as_json:
         print(json.dumps(scores))
     else:

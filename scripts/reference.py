@@ -1,4 +1,4 @@
-"""Print docs/reference.md: every option, optimizer, subspace, objective, preset, task and baseline, as the code has them.
+"""Print docs/reference.md: every option, and every name that an option takes, as the code has them.
 
 python -m scripts.reference > docs/reference.md
 """

@@ -61,6 +61,20 @@ def make_baseline(source: Source, options: Mapping[str, Any]) -> Baseline:
     """
     from dfolora.baselines.base import Baseline
 
+    values = typed_options(source, options)
+    build = _builder(source)
+    made = build(**values) if callable(build) else build
+    if not isinstance(made, Baseline):
+        raise _no_baseline(made)
+    return made
+
+
+def typed_options(source: Source, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert options, as flags or files have them, to what a baseline declares; those that are None are left out.
+
+    Raises:
+        UserError: an option that it does not take, or a value that is none of its type.
+    """
     takes = options_of(source)
     label = source if isinstance(source, str) else getattr(source, "__name__", type(source).__name__)
     values: dict[str, Any] = {}
@@ -72,11 +86,7 @@ def make_baseline(source: Source, options: Mapping[str, Any]) -> Baseline:
         values[name] = typed(name, value, takes[name].type)
         if takes[name].choices and values[name] not in takes[name].choices:
             raise unknown(name, str(value), takes[name].choices)
-    build = _builder(source)
-    made = build(**values) if callable(build) else build
-    if not isinstance(made, Baseline):
-        raise _no_baseline(made)
-    return made
+    return values
 
 
 def _builder(source: Source) -> Callable[..., Any] | Any:

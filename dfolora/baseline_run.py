@@ -12,7 +12,7 @@ import yaml
 from torch import nn
 
 from dfolora import scoring
-from dfolora.baselines import make_baseline, options_of
+from dfolora.baselines import make_baseline, options_of, typed_options
 from dfolora.baselines.base import Baseline
 from dfolora.baselines.few_shot import FewShot
 from dfolora.opening import check_examples, check_prompt, open_model, open_task, with_demo
@@ -100,7 +100,7 @@ def _settings(name: Any, values: dict[str, Any]) -> tuple[BaselineSettings, Base
     """The settings, and the baseline that they name with the options that it takes itself."""
     values = {key.replace("-", "_"): value for key, value in values.items()}
     takes = options_of(name)
-    taken = {key: values.pop(key) for key in list(values) if key in takes}
+    taken = typed_options(name, {key: values.pop(key) for key in list(values) if key in takes})
     settings = with_demo(settings_of(BaselineSettings, **values, baseline=name, baseline_options=taken))
     return settings, make_baseline(name, taken)
 
