@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
+import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -94,12 +96,16 @@ def _silence() -> Iterator[None]:
     """No progress bars and no remarks, of which setfit, sentence-transformers and datasets have many."""
     import datasets
 
-    were_off = datasets.are_progress_bars_disabled()
-    with warnings.catch_warnings(), quiet():
+    were_off, log = datasets.are_progress_bars_disabled(), logging.getLogger("setfit")
+    level = log.level
+    # The losses are printed on standard output, which is for our results.
+    with warnings.catch_warnings(), quiet(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         datasets.disable_progress_bars()
+        log.setLevel(logging.ERROR)
         try:
             yield
         finally:
+            log.setLevel(level)
             if not were_off:
                 datasets.enable_progress_bars()
