@@ -29,10 +29,14 @@ class Predictions:
     Attributes:
         predicted: class indices, or texts where answers are generated; None where a class score is not a number.
         scores: class scores of each example, (C,) float32; empty where answers are generated.
+        token_layers: tokens x blocks that were computed for them.
+        forwards: how many forwards that took.
     """
 
     predicted: list[Any]
     scores: list[Tensor]
+    token_layers: int = 0
+    forwards: int = 0
 
 
 def predict(
@@ -55,6 +59,7 @@ def predict(
     """
     predicted: list[Any] = []
     scores: list[Tensor] = []
+    token_layers = forwards = 0
     for start in range(0, len(examples), BATCH):
         if listener is not None:
             listener.stage(f"{what}: {start} of {len(examples)} examples")
@@ -69,7 +74,9 @@ def predict(
             broken = found.isnan().any(-1).tolist()
             predicted += [None if bad else best for bad, best in zip(broken, found.argmax(-1).tolist(), strict=True)]
             scores += list(found)
-    return Predictions(predicted, scores)
+        token_layers += engine.token_layers
+        forwards += engine.forwards
+    return Predictions(predicted, scores, token_layers, forwards)
 
 
 def metrics(encoder: PromptEncoder, examples: Sequence[Example], predictions: Predictions) -> Metrics:

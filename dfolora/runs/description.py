@@ -84,6 +84,8 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
             del values["adapter"]
             return {**_without(known, own_task if values.get("task") else ()), **values, "model": str(whole)}
         if not adapter.is_dir():
+            if (folder / "scores.json").is_file():
+                raise UserError(f"adapter: {str(folder)!r} holds a baseline, which has none; its scores are there")
             raise UserError(f"adapter: the run {str(folder)!r} has no adapter yet; go on with it by --resume")
         folder = adapter
     known = _read(folder)
