@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfolora.api import evaluate, problem, tune
+    from dfolora.comparison.compare import compare
     from dfolora.errors import UserError
     from dfolora.models.load import load as load_model
     from dfolora.optimizers import Optimizer
@@ -23,6 +24,7 @@ _PLACES = {
     "tune": "api",
     "evaluate": "api",
     "problem": "api",
+    "compare": "comparison.compare",
     "register": "registration",
     "load_model": "models.load:load",
     "Run": "runs.folder",
@@ -43,6 +45,7 @@ __all__ = [
     "Subspace",
     "Task",
     "UserError",
+    "compare",
     "evaluate",
     "load_model",
     "problem",

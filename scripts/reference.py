@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from dfolora import optimizers, subspaces, tasks
 from dfolora.problems import objectives
+from dfolora.settings.comparison import CompareSettings, PlotSettings, ReportSettings
 from dfolora.settings.methods import METHODS, TuneSettings
 from dfolora.settings.model import BenchSettings, EvaluateSettings, ModelSettings
 from dfolora.settings.options import Options, flag, hints
@@ -28,6 +29,9 @@ object. Terms are explained in [concepts.md](concepts.md).
 COMMANDS = {
     "dfolora tune": "tune a model; `--resume RUN` goes on with a run folder, with `--budget N` beyond its end",
     "dfolora evaluate [RUN]": "score a run, a saved adapter, or a model as it is",
+    "dfolora compare": "run a grid of tasks, methods and seeds, and compare the methods: [comparing.md](comparing.md)",
+    "dfolora plot FOLDER...": "draw scores, losses and gains of runs or of a comparison",
+    "dfolora report FOLDER": "one HTML page of a comparison",
     "dfolora bench": "how fast a population is scored, in units of plain inference",
     "dfolora tasks": "list the tasks; `dfolora task NAME` says what one is",
     "dfolora optimizers": "list the optimizers; likewise `subspaces`, `objectives`, `presets`",
@@ -134,6 +138,13 @@ def reference() -> str:
     out += ["## Tasks", "", "`--task NAME`; in Python also a `Task`.", "", *named(builtin(tasks.REGISTRY))]
     out += ["## `dfolora evaluate`", "", "The options about model, task and data above, and:", ""]
     out += option_table(EvaluateSettings, names_of(EvaluateSettings) - names_of(ModelSettings))
+    out += ["## `dfolora compare`", "", "`--config FILE`, the options of every `dfolora tune` above, and:", ""]
+    grid = [f.name for f in dataclasses.fields(CompareSettings) if f.metadata.get("group")]
+    out += option_table(
+        CompareSettings, [n for n in grid if n not in names_of(TuneSettings) or n in ("output", "test_split")]
+    )
+    for name, about in (("plot", PlotSettings), ("report", ReportSettings)):
+        out += [f"## `dfolora {name}`", "", *option_table(about, names_of(about))]
     out += ["## `dfolora bench`", "", "The options about model, task and data above, and:", ""]
     out += option_table(BenchSettings, names_of(BenchSettings) - names_of(ModelSettings))
     return "\n".join(out).rstrip() + "\n"
