@@ -58,7 +58,7 @@ def _work(folder: Path, asked: dict[str, Any]) -> None:
             dfolora.baseline(**options, output=str(run), test_split=asked["split"])
         scores = read_json(run / "scores.json")
         shutil.copyfile(run / "predictions.jsonl", folder / "predictions.jsonl")
-        size = len((run / "predictions.jsonl").read_text(encoding="utf-8").splitlines())
+        size = len((run / "predictions.jsonl").read_bytes().splitlines())
         write_text(folder / "test.json", json.dumps({"metrics": scores["tuned"], "examples": size}) + "\n")
 
 
