@@ -30,7 +30,7 @@ SMALL = {"tasks": "demo/sentiment", "seeds": "13", "budget": 48}
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Names of the cells whose process was started; they run here."""
     names: list[str] = []
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def process(cell: Cell) -> int:
         names.append(cell.name)
@@ -38,7 +38,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     monkeypatch.setattr(runs, "process", process)
     yield names
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def right(folder: Path) -> list[bool]:
@@ -162,7 +163,7 @@ def test_a_file_with_options_of_its_own_everywhere(tmp_path: Path, asked: list[s
         "tasks:\n"
         "- task: demo/sentiment\n"
         "  label: mood\n"
-        "  max-length: 60\n"
+        "  max-length: 30\n"
         "- demo/pair\n"
         "methods:\n"
         "- method: fzoo\n"
@@ -176,6 +177,7 @@ def test_a_file_with_options_of_its_own_everywhere(tmp_path: Path, asked: list[s
         encoding="utf-8",
     )
     results = dfolora.compare(config=tmp_path / "grid.yaml", output=str(tmp_path / "out"), against="cma --population 8")
+    assert results["failures"] == []
     assert [(row["task"], row["method"]) for row in results["rows"]] == [
         (task, method)
         for task in ("mood", "demo/pair")
@@ -183,7 +185,7 @@ def test_a_file_with_options_of_its_own_everywhere(tmp_path: Path, asked: list[s
     ]
     assert results["rows"][1]["choice"]["lr"] in (0.05, 0.2)
     config = (tmp_path / "out/demo/mood/cma-population-8/seed-13/run/config.yaml").read_text(encoding="utf-8")
-    assert "max_length: 60" in config
+    assert "max_length: 30" in config
     averages = {row["method"]: row for row in results["averages"]}
     assert set(averages) == {"zero-shot", "fzoo by dev", "cma --population 8"}
     scores = [row["score"]["mean"] for row in results["rows"] if row["method"] == "fzoo by dev"]
@@ -201,7 +203,10 @@ def test_a_file_with_options_of_its_own_everywhere(tmp_path: Path, asked: list[s
         (["--tasks", "demo/sentiment", "--seeds", str(2**40)], "--seed: 1099511627776 cannot work"),
         ([], "--tasks: there are none; the grid is empty"),
         (["--tasks", "demo/sentiment", "--methods", "default,default"], "--methods: two have the label 'default'"),
-        (["--tasks", "demo/sentiment", "--methods", "cma --populatoin 3"], "--populatoin: unknown"),
+        (
+            ["--tasks", "demo/sentiment", "--methods", "cma --populatoin 3"],
+            "option: unknown 'populatoin'; did you mean 'population'? (demo/sentiment, cma --populatoin 3)",
+        ),
         (["--tasks", "demo/sentiment", "--methods", "cma 3"], "--methods: '3' in 'cma 3' is no flag"),
         (["--tasks", "demo/sentiment", "--methods", "spsa --try lr"], "--methods: --try lr in"),
         (
@@ -289,8 +294,10 @@ def test_control_c_leaves_everything_resumable(tmp_path: Path, asked: list[str])
     """A real process of its own, interrupted in the middle of a search; and one that is killed."""
     words = ["--tasks", "demo/sentiment", "--seeds", "13", "--budget", "1200", "--output", str(tmp_path)]
     log = tmp_path / "demo/demo-sentiment/default/seed-13/run/log.jsonl"
-    command = [sys.executable, "-m", "dfolora", "compare", *words]
-    started = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # Python leaves SIGINT ignored where a shell ignores it for jobs in the background.
+    start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); import dfolora.cli as c; "
+    command = [sys.executable, "-c", start + "sys.exit(c.main())", "compare", *words]
+    started = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and not (log.exists() and len(log.read_bytes().splitlines()) > 3):
         time.sleep(0.05)

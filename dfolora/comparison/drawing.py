@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from dfolora.comparison.curves import Line
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 420, 260, 52, 36, 10, 12
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 420, 260, 52, 36, 10, 24
 
 
 def picture(title: str, unit: str, lines: Sequence[tuple[int, str, Line]]) -> str:
@@ -62,5 +62,5 @@ def ticks(low: float, high: float) -> list[float]:
 def short(value: float) -> str:
     """A number with as few signs as it needs."""
     if value and (abs(value) >= 1e5 or abs(value) < 1e-3):
-        return f"{value:.2g}".replace("e+0", "e").replace("e-0", "e-")
+        return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-")
     return f"{value:.6g}"
