@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from dfolora.comparison import worker
 from dfolora.comparison.cell import Cell
 from dfolora.comparison.entry import entries, seeds_of
 from dfolora.comparison.grid import make_grid
+from dfolora.registry import Registry
 
 SMALL = {"tasks": "demo/sentiment", "seeds": "13", "budget": 48}
 
@@ -265,6 +267,30 @@ def test_what_methods_mean() -> None:
 def test_zero_shot_is_there_once(tmp_path: Path) -> None:
     grid = make_grid({**SMALL, "methods": "zero-shot,default", "output": str(tmp_path / "x")})
     assert [cell.method for cell in grid.cells()] == ["zero-shot", "default"]
+
+
+def test_a_baseline_is_a_method(tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told what is about model, task and data, not what is about a search."""
+    told: dict[str, Any] = {}
+
+    def baseline(name: str, *, output: str, **options: Any) -> None:
+        told.update(options, name=name)
+        run = dfolora.tune(budget=20, output=output, **{n: v for n, v in options.items() if n != "shrink"})
+        assert run.scores["evaluations"] == 20
+
+    room = types.ModuleType("dfolora.baselines")
+    room.REGISTRY = Registry("baseline", {"plain": ("nowhere:Plain", "for a test")}, "no.such.group")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "dfolora.baselines", room)
+    monkeypatch.setattr(dfolora, "baselines", room, raising=False)
+    monkeypatch.setattr(dfolora, "baseline", baseline, raising=False)
+    results = dfolora.compare(**SMALL, methods="default,plain --shrink 3", output=str(tmp_path), against="default")
+    row = results["rows"][2]
+    assert (row["method"], row["failed"], row["evaluations"]) == ("plain --shrink 3", [], 20)
+    scores = json.loads((Path(row["runs"][0]["folder"]) / "run" / "scores.json").read_text(encoding="utf-8"))
+    assert row["runs"][0]["metrics"] == scores["tuned"]
+    assert row["difference"]["value"] == pytest.approx(row["score"]["mean"] - results["rows"][1]["score"]["mean"])
+    assert {"budget", "objective"}.isdisjoint(told)
+    assert (told["name"], told["shrink"], told["seed"], told["test_split"]) == ("plain", "3", 13, "test")
 
 
 class Dev:
