@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from dfolora.api import evaluate, problem, tune
     from dfolora.baseline_run import baseline
     from dfolora.baselines.base import Baseline
+    from dfolora.comparison.compare import compare
     from dfolora.errors import UserError
     from dfolora.models.load import load as load_model
     from dfolora.optimizers import Optimizer
@@ -27,6 +28,7 @@ _PLACES = {
     "problem": "api",
     "baseline": "baseline_run",
     "Baseline": "baselines.base",
+    "compare": "comparison.compare",
     "register": "registration",
     "load_model": "models.load:load",
     "Run": "runs.folder",
@@ -49,6 +51,7 @@ __all__ = [
     "Task",
     "UserError",
     "baseline",
+    "compare",
     "evaluate",
     "load_model",
     "problem",

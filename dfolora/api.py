@@ -251,6 +251,7 @@ def _finish_adapter(
     plain = scoring.predict(adapter, encoder, test, chunk, listener, "scoring the model as it was")
     adapter.restore(selected)
     scores["zero_shot"] = scoring.metrics(encoder, test, plain)
+    scoring.save_predictions(run.folder / "zero_shot_predictions.jsonl", encoder, test, plain)
     write_text(Path(run.adapter) / "README.md", card())
 
 
@@ -278,4 +279,5 @@ def _finish_weights(
     encoder, bare = fresh()
     plain = scoring.predict(bare, encoder, test, settings.chunk_tokens, listener, "scoring the model as it was")
     scores["zero_shot"] = scoring.metrics(encoder, test, plain)
+    scoring.save_predictions(run.folder / "zero_shot_predictions.jsonl", encoder, test, plain)
     write_text(Path(run.adapter) / "README.md", model_card(settings, scores, encoder))

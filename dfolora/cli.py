@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from dfolora.comparison import command as comparison
 from dfolora.errors import UserError, unknown
 from dfolora.flags import Parser, add_settings, as_flags
 from dfolora.settings.baseline import BaselineSettings
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _option_names(argv: list[str]) -> set[str]:
     """Names of options: those of every command, those that a preset brings, and what was given as a flag."""
-    kinds = (*METHODS.values(), EvaluateSettings, BenchSettings, BaselineSettings)
+    kinds = (*METHODS.values(), EvaluateSettings, BenchSettings, BaselineSettings, *comparison.KINDS.values())
     names = {"method", "preset", "resume", "config"} | {name for values in PRESETS.values() for name in values}
     names |= {field.name for kind in kinds for field in dataclasses.fields(kind)} | set(_own_options(argv))
     names.discard("baseline")  # the command's first word
@@ -85,6 +86,9 @@ def _run(argv: list[str]) -> int:
     if rest:
         raise _stranger(rest[0], command, argv)
     as_json = values.pop("json")
+    if command in comparison.KINDS:
+        signal.signal(signal.SIGTERM, _terminate)
+        return comparison.run(command, values, as_json, argv)
     runs = {"tune": _tune, "evaluate": _evaluate, "baseline": _baseline, "bench": _bench, "task": _task}
     run = runs.get(command)
     return run(values, as_json) if run else _list(command, as_json)
@@ -131,6 +135,7 @@ def _parser(argv: list[str]) -> Parser:
     bench = add("bench", "measure how fast a population is scored, in units of plain inference")
     bench.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
     add_settings(bench, BenchSettings)
+    comparison.add_commands(add)
     add("task", "what one task is").add_argument("name", metavar="NAME", help="see `dfolora tasks`")
     for name, text in LISTS.items():
         add(name, text)
@@ -183,7 +188,7 @@ def _stranger(word: str, command: str, argv: list[str]) -> UserError:
         if not str(error).startswith("option:"):
             return error
         return unknown("flag", name, map(flag, {*_known(kind, chosen), "config", "resume", "json"}))
-    kinds = {"evaluate": EvaluateSettings, "bench": BenchSettings, "baseline": BaselineSettings}
+    kinds = {"evaluate": EvaluateSettings, "bench": BenchSettings, "baseline": BaselineSettings, **comparison.KINDS}
     known = {flag(field.name) for field in dataclasses.fields(kinds[command])} if command in kinds else {"--json"}
     known |= set(map(flag, _own_options(argv)))
     return unknown("flag", name, known)

@@ -92,7 +92,11 @@ def _wrong(example: Example) -> int:
 
 
 def save_predictions(path: Path, encoder: PromptEncoder, examples: Sequence[Example], predictions: Predictions) -> None:
-    """Write one JSON line per example: ``index, prediction, gold, correct`` and, of classes, ``scores``.
+    """Write one JSON line per example: ``index, prediction, gold``, and how good that is.
+
+    Of classes ``correct``, ``scores`` (C numbers) and ``margin``, the right one's score minus the best of the others
+    (None where there is no finite one); of generated texts ``score``, the task's main metric of that example alone,
+    between 0 and 1.
 
     Raises:
         UserError: the file cannot be written.
@@ -102,13 +106,22 @@ def save_predictions(path: Path, encoder: PromptEncoder, examples: Sequence[Exam
         names = encoder.task.classes or example.choices or ()
         line: dict[str, Any] = {"index": index}
         if encoder.task.new_tokens:
-            line |= {"prediction": predicted, "gold": list(example.gold)}
+            score = encoder.task.main(encoder.task.measure([example], [predicted])) / 100
+            line |= {"prediction": predicted, "gold": list(example.gold), "score": score}
         else:
             line |= {
                 "prediction": names[predicted] if predicted is not None and predicted < len(names) else predicted,
                 "gold": names[example.label] if example.label < len(names) else example.label,
                 "correct": predicted == example.label,
+                "margin": _margin(predictions.scores[index].tolist(), example.label),
                 "scores": [value if math.isfinite(value) else None for value in predictions.scores[index].tolist()],
             }
         lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
     write_text(path, "".join(lines))
+
+
+def _margin(scores: list[float], label: int) -> float | None:
+    """The right class's score minus the best of the others; None where that is no finite number."""
+    others = [score for c, score in enumerate(scores) if c != label]
+    margin = scores[label] - max(others) if others and label < len(scores) else math.nan
+    return margin if math.isfinite(margin) else None

@@ -15,6 +15,7 @@ from dfolora import baselines, optimizers, subspaces, tasks
 from dfolora.problems import objectives
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import PLACES
+from dfolora.settings.comparison import CompareSettings, PlotSettings, ReportSettings
 from dfolora.settings.methods import METHODS, TuneSettings
 from dfolora.settings.model import BenchSettings, EvaluateSettings, ModelSettings
 from dfolora.settings.options import Options, flag, hints
@@ -31,6 +32,9 @@ COMMANDS = {
     "dfolora tune": "tune a model; `--resume RUN` goes on with a run folder, with `--budget N` beyond its end",
     "dfolora evaluate [RUN]": "score a run, a saved adapter, or a model as it is",
     "dfolora baseline NAME": "fit and score what a search is compared with",
+    "dfolora compare": "run a grid of tasks, methods and seeds, and compare the methods: [comparing.md](comparing.md)",
+    "dfolora plot FOLDER...": "draw scores, losses and gains of runs or of a comparison",
+    "dfolora report FOLDER": "one HTML page of a comparison",
     "dfolora bench": "how fast a population is scored, in units of plain inference",
     "dfolora tasks": "list the tasks; `dfolora task NAME` says what one is",
     "dfolora optimizers": "list the optimizers; likewise `subspaces`, `objectives`, `presets`, `baselines`",
@@ -142,6 +146,13 @@ def reference() -> str:
     out += option_table(BaselineSettings, names_of(BaselineSettings) - names_of(ModelSettings) - {"baseline"})
     out += ["In Python, `dfolora.baseline(NAME, model, task)`, also with a class or an instance.", "", *named(plain)]
     out += ["What they take themselves:", "", *brought({name: baselines.options_of(name) for name in plain})]
+    out += ["## `dfolora compare`", "", "`--config FILE`, the options of every `dfolora tune` above, and:", ""]
+    grid = [f.name for f in dataclasses.fields(CompareSettings) if f.metadata.get("group")]
+    out += option_table(
+        CompareSettings, [n for n in grid if n not in names_of(TuneSettings) or n in ("output", "test_split")]
+    )
+    for name, about in (("plot", PlotSettings), ("report", ReportSettings)):
+        out += [f"## `dfolora {name}`", "", *option_table(about, names_of(about))]
     out += ["## `dfolora bench`", "", "The options about model, task and data above, and:", ""]
     out += option_table(BenchSettings, names_of(BenchSettings) - names_of(ModelSettings))
     return "\n".join(out).rstrip() + "\n"

@@ -91,8 +91,8 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
     known = _read(folder)
     if values.get("task") or any(values.get(name) for name in ("train_file", "dev_file", "test_file")):
         # Another task: what was said of the run's own no longer holds.
-        names = ("task", "data", "train_file", "dev_file", "test_file", "template", "label_words", "text_columns",
-                 "label_column", "shorten", "new_tokens")  # fmt: skip
+        names = ("task", "data", "train_file", "dev_file", "test_file", "test_limit", "template", "label_words",
+                 "text_columns", "label_column", "shorten", "new_tokens")  # fmt: skip
         if values.get("task") != known.get("task"):
             known = _without(known, names)
     if values.get("model") and not _same(values["model"], known.get("model")):
