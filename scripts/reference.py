@@ -151,7 +151,7 @@ def reference() -> str:
     out += option_table(
         CompareSettings, [n for n in grid if n not in names_of(TuneSettings) or n in ("output", "test_split")]
     )
-    for name, about in (("plot", PlotSettings), ("report", ReportSettings)):
+    for name, about in (("plot FOLDER...", PlotSettings), ("report FOLDER", ReportSettings)):
         out += [f"## `dfolora {name}`", "", *option_table(about, names_of(about))]
     out += ["## `dfolora bench`", "", "The options about model, task and data above, and:", ""]
     out += option_table(BenchSettings, names_of(BenchSettings) - names_of(ModelSettings))

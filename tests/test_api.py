@@ -379,11 +379,11 @@ def test_a_test_set_is_cut_to_the_same_examples(tmp_path: Path, options: dict[st
     whole = dfolora.evaluate(run, test_limit=12, predictions=str(tmp_path / "all.jsonl"))
     again = dfolora.evaluate(run)  # the adapter knows its limit
     assert (whole["examples"], again["examples"], again["metrics"]) == (12, 5, run.scores["tuned"])
-    scores = [json.loads(line)["scores"] for line in (run.folder / "predictions.jsonl").open(encoding="utf-8")]
-    of_all = [json.loads(line)["scores"] for line in (tmp_path / "all.jsonl").open(encoding="utf-8")]
+    scores = [json.loads(line)["scores"] for line in (run.folder / "predictions.jsonl").read_bytes().splitlines()]
+    of_all = [json.loads(line)["scores"] for line in (tmp_path / "all.jsonl").read_bytes().splitlines()]
     assert len(scores) == 5
     assert all(min(abs(each[0] - one[0]) for one in of_all) < 1e-5 for each in scores)
-    plain = [json.loads(line) for line in (run.folder / "zero_shot_predictions.jsonl").open(encoding="utf-8")]
+    plain = [json.loads(line) for line in (run.folder / "zero_shot_predictions.jsonl").read_bytes().splitlines()]
     assert 100 * sum(line["correct"] for line in plain) / 5 == pytest.approx(run.scores["zero_shot"]["accuracy"])
 
 

@@ -20,6 +20,9 @@ from dfolora import api, baseline_run, cli
 from dfolora.baselines import make_baseline, options_of
 from dfolora.baselines.zero_shot import ZeroShot
 from dfolora.bench import command as bench
+from dfolora.comparison import compare as comparison
+from dfolora.comparison import plot, report
+from dfolora.comparison.grid import make_grid
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import settings, tune_settings
 from dfolora.settings.model import BenchSettings, EvaluateSettings
@@ -78,6 +81,14 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
         make_baseline(name, taken)
         raise Parsed
 
+    def compared(**options: Any) -> None:
+        options = {name: value for name, value in options.items() if name not in ("command", "say", "data")}
+        make_grid({"tasks": "demo/pair", "output": "runs/x", **options, "config": None})
+        raise Parsed
+
+    def drawn(folders: Any = (), folder: str = "", **_: Any) -> None:
+        raise Parsed
+
     def measure(options: Any, **_: Any) -> None:
         settings(BenchSettings, **options)
         raise Parsed
@@ -89,6 +100,9 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(api, "evaluate", evaluate)
     monkeypatch.setattr(baseline_run, "baseline", fit)
     monkeypatch.setattr(bench, "bench_command", measure)
+    monkeypatch.setattr(comparison, "compare", compared)
+    monkeypatch.setattr(plot, "plot", drawn)
+    monkeypatch.setattr(report, "report", drawn)
     name, *words = words_of(command)
     if name.startswith("./scripts/"):
         assert (ROOT / name).stat().st_mode & 0o100, f"{name} cannot be run"
@@ -126,7 +140,7 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_there_are_commands_of_every_kind() -> None:
     kinds = {" ".join(command.split()[:2]) for command in commands() if command.startswith("dfolora")}
-    assert {"dfolora tune", "dfolora evaluate", "dfolora bench", "dfolora tasks"} <= kinds
+    assert {"dfolora tune", "dfolora evaluate", "dfolora bench", "dfolora tasks", "dfolora compare"} <= kinds
     assert len(commands()) > 20
 
 

@@ -141,7 +141,9 @@ class Cell:
     def predictions(self) -> list[dict[str, Any]]:
         """The lines of ``predictions.jsonl``; [] where there is none."""
         path = self.folder / "predictions.jsonl"
-        return [json.loads(line) for line in path.open(encoding="utf-8")] if path.is_file() else []
+        # A text may hold what counts as the end of a line elsewhere.
+        lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+        return [json.loads(line) for line in lines if line]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -58,13 +58,21 @@ def _compare(values: dict[str, Any], as_json: bool, argv: list[str]) -> int:
     from dfolora.comparison.compare import command_line, compare
 
     values = {name: value for name, value in values.items() if value is not None}
-    results = compare(**values, command=command_line(argv), say=lambda line: print(line, file=sys.stderr, flush=True))
+    try:
+        results = compare(**values, command=command_line(argv), say=_say)
+    except KeyboardInterrupt:
+        _say("stopped; the same command goes on")
+        raise
     if as_json:
         print(json.dumps(results))
     else:
         tables.show(results)
     for each in results["failures"]:
-        print(f"failed: {each['model']}, {each['cell']}: {each['error']}", file=sys.stderr)
+        _say(f"failed: {each['model']}, {each['cell']}: {each['error']}")
     if results["failures"]:
-        print("try these again with --retry", file=sys.stderr)
+        _say("try these again with --retry")
     return 1 if results["failures"] else 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -53,9 +52,10 @@ def compare(
                     runner.each(grid.zero_shot(model, task), test=True)
                     for method in grid.methods:
                         runner.method(model, task, method)
-                    write_results(grid, command)
+                    _write(grid, results_of(grid, command))
         finally:
-            results = write_results(grid, command)
+            results = results_of(grid, command)
+            _write(grid, results)
         return results
     finally:
         lock.release()
@@ -76,8 +76,8 @@ def _locked(grid: Grid) -> FileLock:
     return lock
 
 
-def write_results(grid: Grid, command: str) -> dict[str, Any]:
-    """Write the results of what is there as Markdown, CSV and JSON, and return the last."""
+def results_of(grid: Grid, command: str) -> dict[str, Any]:
+    """The results of what is there."""
     rows = []
     for model in grid.models:
         for task in grid.tasks:
@@ -86,12 +86,15 @@ def write_results(grid: Grid, command: str) -> dict[str, Any]:
             rows += [Row(cells) for cells in found if any(cell.finished or cell.error for cell in cells)]
     against = grid.asked.against or (grid.methods[0].label if grid.methods else ZERO_SHOT)
     failures = [cell for cell in grid.cells() if cell.error]
-    results = summary(rows, failures, against, about(command, grid))
-    folder: Path = grid.folder
-    write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
-    write_text(folder / "results.md", tables.markdown(results))
-    write_text(folder / "results.csv", tables.csv_text(results))
-    return results
+    return summary(rows, failures, against, about(command, grid))
+
+
+def _write(grid: Grid, results: dict[str, Any]) -> None:
+    """Results as Markdown, CSV and JSON."""
+    if not grid.asked.read_only:
+        write_text(grid.folder / "results.json", json.dumps(results, indent=2) + "\n")
+        write_text(grid.folder / "results.md", tables.markdown(results))
+        write_text(grid.folder / "results.csv", tables.csv_text(results))
 
 
 def command_line(words: list[str]) -> str:

@@ -124,6 +124,7 @@ def _method(label: str, words: str, values: dict[str, Any]) -> Entry:
 def _meaning(name: str) -> dict[str, Any]:
     """What a method's name tells ``tune``."""
     from dfolora.optimizers import optimizer_names
+    from dfolora.optimizers.make import NEVERGRAD
 
     if name in ("default", "search"):
         return {}
@@ -131,7 +132,7 @@ def _meaning(name: str) -> dict[str, Any]:
         return {"method": name}
     if name in PRESETS:
         return {"preset": name}
-    if name in optimizer_names():
+    if name in optimizer_names() or name.startswith(NEVERGRAD):
         return {"optimizer": name}
     raise unknown("methods", name, {"default", *METHODS, *PRESETS, *optimizer_names(), *baselines()})
 

@@ -66,13 +66,16 @@ class Grid:
         where += ["-".join(f"{name}-{value}" for name, value in choice.items()).replace("/", "-")] if choice else []
         folder = self.folder.joinpath(*where, f"seed-{seed}")
         kind = "zero-shot" if method.label == ZERO_SHOT else "baseline" if method.baseline else "tune"
-        if kind == "tune":
-            options = {**base, **own, "seed": seed}
-            config = with_demo(tune_settings(**options, test_split="none"))
-        else:
-            plain = {name: value for name, value in base.items() if name in _OF_MODEL}
-            config = with_demo(settings(EvaluateSettings, **plain, seed=seed))
-            options = {**plain, **own, "seed": seed}
+        try:
+            if kind == "tune":
+                options = {**base, **own, "seed": seed}
+                config: Any = with_demo(tune_settings(**options, test_split="none"))
+            else:
+                plain = {name: value for name, value in base.items() if name in _OF_MODEL}
+                options = {**plain, **own, "seed": seed}
+                config = with_demo(settings(EvaluateSettings, **plain, seed=seed))
+        except UserError as error:
+            raise UserError(f"{error} ({task.label}, {method.label})") from error
         if config.model != options.get("model") and isinstance(config.model, str):
             options["model"] = config.model
         if config.task:

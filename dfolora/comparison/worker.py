@@ -21,7 +21,8 @@ from dfolora.runs.progress import Display
 def main(folder: Path) -> int:
     """Run, resume or score the cell; 0, or 1 with one line in ``error.txt``, or 130 when interrupted."""
     started = time.perf_counter()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # which a shell's background jobs ignore
+        signal.signal(number, signal.default_int_handler)
     try:
         _work(folder, read_json(folder / "cell.json"))
         return 0
@@ -58,7 +59,7 @@ def _work(folder: Path, asked: dict[str, Any]) -> None:
             dfolora.baseline(**options, output=str(run), test_split=asked["split"])
         scores = read_json(run / "scores.json")
         shutil.copyfile(run / "predictions.jsonl", folder / "predictions.jsonl")
-        size = len((run / "predictions.jsonl").read_text(encoding="utf-8").splitlines())
+        size = len((run / "predictions.jsonl").read_bytes().splitlines())
         write_text(folder / "test.json", json.dumps({"metrics": scores["tuned"], "examples": size}) + "\n")
 
 
