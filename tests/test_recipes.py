@@ -18,7 +18,7 @@ from dfolora.comparison import run as runner
 from dfolora.comparison import worker
 from dfolora.comparison.cell import Cell
 from dfolora.settings.yaml_file import read_yaml, write_yaml
-from scripts.recipes import __main__ as recipes
+from scripts.recipes import command as recipes
 from scripts.recipes.published import Published, read_published, side_by_side
 
 NAMES = recipes.recipes()
@@ -72,10 +72,7 @@ def small(name: str) -> dict[str, Any]:
 
     def shrunk(entry: Any) -> Any:
         if isinstance(entry, dict):
-            named = {key: SHORT.get(key, value) for key, value in entry.items() if key != "shots"}
-            return (
-                {"budget": 8, "dev_every": 8, **named} if "method" in entry and "demonstrations" not in named else named
-            )
+            return {key: SHORT.get(key, value) for key, value in entry.items() if key != "shots"}
         return entry
 
     grid = read_yaml(recipes.HERE / f"{name}.yaml")
@@ -156,7 +153,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["mezzo"], "recipes: argument RECIPE: invalid choice: 'mezzo'"),
         (["mezo", "--budgets", "3"], "recipes: unrecognized arguments: --budgets 3"),
         (["mezo", "--seeds", "a"], "recipes: --seeds: 'a' is no whole number from 0"),
-        (["mezo", "--data", str(tmp_path / "no")], "recipes: --data: "),
+        (["mezo", "--seeds", "1", "--data", str(tmp_path / "no")], "recipes: --data: "),
         (["mezo", "--tasks", "sst"], "recipes: "),
     ):
         assert recipes.main([*flags, *(["--output", str(tmp_path / "out")] if len(flags) > 1 else [])]) == 2
