@@ -145,6 +145,7 @@ def test_ours_and_theirs() -> None:
         "| theirs | Theirs | 90.0 | 50.5 | 70.2 |",
     ]
     assert table.endswith("\nTheirs, not measured here: a paper. five runs.\n")
+    assert side_by_side({"rows": rows}, Published("s", "", {"x": {"c": 1.0}})).endswith("are of other tasks.\n")
     assert "none has been checked against its source" in side_by_side({"rows": rows}, Published())
 
 

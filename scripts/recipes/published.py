@@ -54,7 +54,7 @@ def side_by_side(results: Mapping[str, Any], published: Published) -> str:
 
     Args:
         results: what ``dfolora compare`` returns.
-        published: of the same tasks; a row of it has no figure for a task that it did not measure.
+        published: its rows for these tasks; a row that has none of them is left out.
     """
     rows: dict[tuple[str, str], dict[str, tuple[float, float | None]]] = {}
     tasks: list[str] = []
@@ -67,10 +67,13 @@ def side_by_side(results: Mapping[str, Any], published: Published) -> str:
     lines = [["", "method", *tasks, "mean"], ["---"] * 2 + ["---:"] * (len(tasks) + 1)]
     lines += [["ours", f"{model}, {method}", *_cells(tasks, found)] for (model, method), found in rows.items()]
     theirs = {name: {task: (score, None) for task, score in scores.items()} for name, scores in published.rows.items()}
+    theirs = {name: found for name, found in theirs.items() if found.keys() & set(tasks)}
     lines += [["theirs", name, *_cells(tasks, found)] for name, found in theirs.items()]
     text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
     if not published.rows:
         return text + "\nNo published rows: none has been checked against its source.\n"
+    if not theirs:
+        return text + "\nThe published rows are of other tasks.\n"
     return text + f"\nTheirs, not measured here: {published.source}. {published.about}.\n"
 
 

@@ -255,7 +255,7 @@ def test_answers_are_generated(name: str, tmp_path: Path) -> None:
     out, data = str(tmp_path / "a"), str(squad_folder(tmp_path / "questions"))
     scores = dfolora.baseline(name, reader("llama"), "squad", data=data, output=out, new_tokens=3)
     assert list(scores["tuned"]) == ["f1", "em"]
-    assert all(set(line) == {"index", "prediction", "gold"} and line["gold"] for line in lines(tmp_path / "a"))
+    assert all({"index", "prediction", "gold"} <= set(line) and line["gold"] for line in lines(tmp_path / "a"))
 
 
 def test_a_baseline_has_no_adapter(command: Command, data: list[str], tmp_path: Path) -> None:
