@@ -91,12 +91,23 @@ def _wrong(example: Example) -> int:
     return next((c for c in classes if c != example.label), example.label)
 
 
-def save_predictions(path: Path, encoder: PromptEncoder, examples: Sequence[Example], predictions: Predictions) -> None:
+def save_predictions(
+    path: Path,
+    encoder: PromptEncoder,
+    examples: Sequence[Example],
+    predictions: Predictions,
+    scored: bool = True,
+) -> None:
     """Write one JSON line per example: ``index, prediction, gold``, and how good that is.
 
     Of classes ``correct``, ``scores`` (C numbers) and ``margin``, the right one's score minus the best of the others
     (None where there is no finite one); of generated texts ``score``, the task's main metric of that example alone,
     between 0 and 1.
+
+    Args:
+        path: the file.
+        encoder, examples, predictions: N of the latter two.
+        scored: give texts their ``score``; not where a user's reward, which may be dear, is the metric.
 
     Raises:
         UserError: the file cannot be written.
@@ -106,8 +117,9 @@ def save_predictions(path: Path, encoder: PromptEncoder, examples: Sequence[Exam
         names = encoder.task.classes or example.choices or ()
         line: dict[str, Any] = {"index": index}
         if encoder.task.new_tokens:
-            score = encoder.task.main(encoder.task.measure([example], [predicted])) / 100
-            line |= {"prediction": predicted, "gold": list(example.gold), "score": score}
+            line |= {"prediction": predicted, "gold": list(example.gold)}
+            if scored:
+                line["score"] = encoder.task.main(encoder.task.measure([example], [predicted])) / 100
         else:
             line |= {
                 "prediction": names[predicted] if predicted is not None and predicted < len(names) else predicted,
