@@ -16,7 +16,7 @@ from dfolora.comparison import command as comparison
 from dfolora.errors import UserError, unknown
 from dfolora.flags import Parser, add_settings, as_flags
 from dfolora.settings.baseline import BaselineSettings
-from dfolora.settings.build import declared_options, refusal
+from dfolora.settings.build import declared_options, method_of, refusal
 from dfolora.settings.methods import METHODS, TuneSettings
 from dfolora.settings.model import BenchSettings, EvaluateSettings
 from dfolora.settings.options import Options, flag
@@ -150,7 +150,7 @@ def _asked(argv: list[str]) -> tuple[type[TuneSettings], dict[str, str]]:
     asked = vars(first.parse_known_args(argv[1:])[0])
     file = read_yaml(asked["config"]) if asked["config"] else {}
     preset = PRESETS.get(asked["preset"] or str(file.get("preset", "")), {})
-    method = asked["method"] or str(file.get("method", "")) or preset.get("method", "search")
+    method = method_of({**{name.replace("-", "_"): value for name, value in file.items()}, **_flags(argv)})
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     kind = METHODS[method]
@@ -161,6 +161,13 @@ def _asked(argv: list[str]) -> tuple[type[TuneSettings], dict[str, str]]:
         if name not in _known(kind, chosen):
             raise UserError(f"config: {asked['config']!r}: {refusal(name, kind, chosen)}")
     return kind, chosen
+
+
+def _flags(argv: list[str]) -> dict[str, str]:
+    """Option name -> what stands behind its flag, as text."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return {word[2:].replace("-", "_"): value for word, value in pairs if word.startswith("--")}
 
 
 def _own_options(argv: list[str]) -> dict[str, Any]:
@@ -188,7 +195,9 @@ def _stranger(word: str, command: str, argv: list[str]) -> UserError:
         if not str(error).startswith("option:"):
             return error
         return unknown("flag", name, map(flag, {*_known(kind, chosen), "config", "resume", "json"}))
-    kinds = {"evaluate": EvaluateSettings, "bench": BenchSettings, "baseline": BaselineSettings, **comparison.KINDS}
+    kinds = {
+        "evaluate": EvaluateSettings, "bench": BenchSettings, "baseline": BaselineSettings, **comparison.KINDS
+    }  # fmt: skip
     known = {flag(field.name) for field in dataclasses.fields(kinds[command])} if command in kinds else {"--json"}
     known |= set(map(flag, _own_options(argv)))
     return unknown("flag", name, known)
@@ -211,7 +220,7 @@ def _values(values: dict[str, Any], kind: type[Options] | None = None, more: Col
     if kind is not None:
         taken = {field.name for field in dataclasses.fields(kind)} | set(more)
         tuning = {field.name for each in METHODS.values() for field in dataclasses.fields(each)} | {"method", "preset"}
-        method = METHODS.get(str(file.get("method", "search")), METHODS["search"])
+        method = METHODS.get(method_of(file), METHODS["search"])
         tuning |= set(declared_options(method, file))
         file = {name: value for name, value in file.items() if name in taken or name not in tuning}
     return {**file, **values}

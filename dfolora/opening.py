@@ -10,6 +10,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from dfolora.engine import Engine, SequentialEngine
+from dfolora.engine.shifts import ShiftEngine
 from dfolora.errors import UserError, unknown
 from dfolora.methods.first_order import FirstOrder
 from dfolora.methods.full_parameter.method import AllWeights
@@ -17,10 +18,12 @@ from dfolora.methods.gradient import Gradient
 from dfolora.methods.hybrid import Hybrid
 from dfolora.methods.method import Method
 from dfolora.methods.search import Search
+from dfolora.methods.tangent.tangent import Tangent
 from dfolora.models import adapter as adapters
 from dfolora.models import load as models
 from dfolora.models.bare import Bare
 from dfolora.models.load import LanguageModel
+from dfolora.models.targets import read_by_answers
 from dfolora.optimizers import make_optimizer
 from dfolora.problems.adapters import AdapterProblem
 from dfolora.problems.encode import PromptEncoder
@@ -33,6 +36,7 @@ from dfolora.settings.methods import (
     HybridSettings,
     SearchSettings,
     SubspaceSettings,
+    TangentSettings,
     TuneSettings,
 )
 from dfolora.settings.model import ModelSettings
@@ -173,7 +177,9 @@ def open_method(
             chunk_tokens=settings.chunk_tokens,
         )  # fmt: skip
         return AllWeights(whole, settings), {}
-    assert isinstance(settings, FirstOrderSettings), "there are four methods"
+    if isinstance(settings, TangentSettings):
+        return _tangent(settings, language_model, encoder, train, dev), {}
+    assert isinstance(settings, FirstOrderSettings), "there are five methods"
     labels = encoder.labels(train)
     with_gradient = Problem(
         _attach(settings, language_model), encoder, train, dev, settings.objective, None, settings.seed,
@@ -237,7 +243,34 @@ def _search(settings: SearchSettings, problem: AdapterProblem) -> Search:
     )
 
 
+def _tangent(
+    settings: TangentSettings,
+    language_model: LanguageModel,
+    encoder: PromptEncoder,
+    train: Sequence[Example],
+    dev: Sequence[Example],
+) -> Tangent:
+    if encoder.task.new_tokens:
+        raise UserError(
+            f"method: tangent needs class scores, and answers of {encoder.task.name!r} are generated; "
+            "choose another method, such as search"
+        )
+    model = language_model.model
+    names = read_by_answers(model, language_model.kind, _targets(settings.target), settings.depth)
+    problem = Problem(
+        adapters.attach(language_model, settings.rank, names), encoder, train, dev, settings.objective, None,
+        settings.seed, chunk_tokens=settings.chunk_tokens, make_engine=ShiftEngine,
+    )  # fmt: skip
+    return Tangent(
+        problem, settings.evaluations, settings.directions, settings.promise, settings.enough, settings.step_size,
+        settings.rounds, settings.halves, settings.seed,
+    )  # fmt: skip
+
+
 def _attach(settings: SubspaceSettings | FirstOrderSettings, language_model: LanguageModel) -> adapters.Adapter:
-    names = settings.target.split(",") if isinstance(settings.target, str) else settings.target
-    modules = [str(name).strip() for name in names if str(name).strip()]
-    return adapters.attach(language_model, settings.rank, modules)
+    return adapters.attach(language_model, settings.rank, _targets(settings.target))
+
+
+def _targets(target: Any) -> list[str]:
+    names = target.split(",") if isinstance(target, str) else target
+    return [str(name).strip() for name in names if str(name).strip()]

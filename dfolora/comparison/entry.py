@@ -126,7 +126,7 @@ def _meaning(name: str) -> dict[str, Any]:
     from dfolora.optimizers import optimizer_names
     from dfolora.optimizers.make import NEVERGRAD
 
-    if name in ("default", "search"):
+    if name == "default":
         return {}
     if name in METHODS:
         return {"method": name}
@@ -138,11 +138,9 @@ def _meaning(name: str) -> dict[str, Any]:
 
 
 def baselines() -> list[str]:
-    """Names of the baselines, where this version has any; without the model as it is, which every table has."""
-    try:
-        from dfolora.baselines import REGISTRY
-    except ImportError:
-        return []
+    """Names of the baselines, without the model as it is, which every table has."""
+    from dfolora.baselines import REGISTRY
+
     return [name for name in REGISTRY.names() if name != ZERO_SHOT]
 
 

@@ -58,6 +58,26 @@ def targets_of(model: Any, targets: Sequence[str] = ()) -> dict[str, str]:
     return {name: "".join(part for part in "qkv" if part in parts_of[name]) for name in linear if name in parts_of}
 
 
+def read_by_answers(model: Any, kind: str, targets: Sequence[str], share: float) -> list[str]:
+    """The linear maps that ``targets`` mean, of the last layers alone and of a decoder where there is one.
+
+    Args:
+        model: an unmodified transformers model.
+        kind: ``seq2seq`` has a decoder beside its encoder, which no single place of is read.
+        targets: as for ``targets_of``.
+        share: of the layers, above 0 to 1.
+
+    Raises:
+        UserError: a target that the model does not have.
+    """
+    names = list(targets_of(model, targets))
+    if kind == "seq2seq":
+        names = [name for name in names if ".decoder." in f".{name}"] or names
+    blocks = list(dict.fromkeys(block_of(model, name) for name in names))
+    last = blocks[-max(1, round(share * len(blocks))) :]
+    return [name for name in names if block_of(model, name) in last]
+
+
 def block_names(model: Any) -> list[str]:
     """Transformer blocks that read text: those with self-attention, or else all that hold linear maps."""
     linear = _linear_names(model)

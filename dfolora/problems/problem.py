@@ -143,6 +143,10 @@ class Problem(Generic[Tuned]):
             return self._objective(self.train), self.labels
         return self._objective([self.train[i] for i in batch.tolist()]), self.labels[batch.to(self.labels.device)]
 
+    def objective_on_dev(self) -> tuple[Objective, Tensor]:
+        """The objective of the dev examples, and their labels."""
+        return self._objective(self.selection.dev), self.selection.labels
+
 
 def _mean(losses: Tensor) -> Tensor:
     """(P, N) or (P,) to (P,)."""

@@ -148,6 +148,41 @@ class SearchSettings(SubspaceSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TangentSettings(TuneSettings):
+    """Linearise the scores by a few probes, solve for the weights, move, a few times over."""
+
+    method: ClassVar[str] = "tangent"
+
+    directions: int = option(4, "directions of a module's output that are probed", group=SEARCH, least=1)
+    promise: float = option(0.5, "share of the loss that a round aims at", group=SEARCH, above=0, most=0.99)
+    enough: float = option(0.05, "loss on the examples at which they are fitted", group=SEARCH, above=0)
+    step_size: float = option(0.2, "length of a probe, in lengths of the module's output", group=SEARCH, above=0)
+    rounds: int = option(8, "most rounds of each half", group=SEARCH, least=1)
+    halves: bool = option(
+        True, "fit training and dev set each, judge each by the other, take the mean; off: training set", group=SEARCH
+    )
+    target: Any = option("o", "modules to adapt, by role or name: what writes into the residual stream", group=SEARCH)
+    depth: float = option(0.67, "share of the layers that are adapted, the last ones", group=SEARCH, above=0, most=1)
+
+    @property
+    def search(self) -> str:
+        return "gauss-newton"
+
+    @property
+    def rank(self) -> int:
+        """Rank of the LoRA modules."""
+        return self.directions * (2 if self.halves else 1)
+
+    def check(self) -> None:
+        super().check()
+        if self.objective == "metric" or self.reward is not None:
+            raise UserError(
+                "objective: the method tangent needs the class scores of every example, and a metric or reward is one "
+                "number; choose another objective, or the method search"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FirstOrderSettings(TuneSettings):
     """LoRA as it is usually tuned: AdamW on A and B of all layers, by back-propagation."""
 
@@ -251,6 +286,7 @@ REGISTRY = Registry(
     "method",
     {
         "search": ("dfolora.settings.methods:SearchSettings", "a black-box optimizer on each layer in turn"),
+        "tangent": ("dfolora.settings.methods:TangentSettings", "linearise by probes, solve, move"),
         "first-order": ("dfolora.settings.methods:FirstOrderSettings", "LoRA by back-propagation and AdamW"),
         "hybrid": ("dfolora.settings.methods:HybridSettings", "gradients for some layers, estimates for the rest"),
         "full-parameter": ("dfolora.settings.methods:FullParameterSettings", "every weight, without gradients (MeZO)"),

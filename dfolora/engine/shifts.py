@@ -1,0 +1,261 @@
+"""What class scores become when something is added to a module's output just where an answer is read.
+
+An update q a' of a module's weights adds q (a . x) to its output for an input x. How much the scores change for a
+direction q can therefore be tried without any a: q itself is added where the answer is read, and the inputs there,
+which one forward shows, say what each a makes of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfolora.engine.blocks import Output, Prefix
+from dfolora.engine.engine import Engine, _Bucket
+from dfolora.engine.padded import Padded
+from dfolora.engine.patch import Forward, patched
+from dfolora.engine.rows import Rows
+from dfolora.engine.savings import Savings
+from dfolora.engine.tails import Recorder, Tail
+from dfolora.engine.trials import agree, attempt
+from dfolora.errors import UserError
+from dfolora.models.tuned import TunedModel
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one forward of the incumbents shows.
+
+    Attributes:
+        scores: (N, C) float32, on the CPU.
+        inputs: module name -> (R, in) float32, on the CPU: what enters it where a row is read, the mean where a row is
+            read at several places.
+        outputs: module name -> its output's mean length at these places.
+    """
+
+    scores: Tensor
+    inputs: dict[str, Tensor]
+    outputs: dict[str, float]
+
+
+class ShiftEngine(Engine):
+    """An engine that can also shift a module's output where rows are read.
+
+    In a causal model such a shift reaches the answer's own tokens alone, so these run on their own, behind cached keys
+    and values of all tokens before them: a probe costs a token of each row and not all. Whether a model can do that is
+    tried, on the batch itself; where it cannot, whole rows run.
+    """
+
+    def __init__(self, adapter: TunedModel, rows: Rows, chunk_tokens: int = 0, savings: Savings | None = None) -> None:
+        savings = (savings or Savings()).without(("shared_prompt", "padding_free", "last_block"))
+        super().__init__(adapter, rows, chunk_tokens, savings)
+        self._tails: list[Tail] = []
+        self._alone: bool | None = None if _may_run_alone(self.rows) else False  # None: not tried yet
+        self._seen: list[int] = []
+        self._readings = torch.empty(0)  # (1, R, ...) of the incumbents
+        self._prefixes: list[dict[int, Prefix]] = []  # of each bucket: depth -> what the blocks below it gave
+
+    @property
+    def row_of_score(self) -> tuple[Tensor, Tensor]:
+        """For every score, (N, C) int64, the row that it is read from, and of sentences that of its label.
+
+        Where a class has several rows (choices that speak for it) the first stands for all; -1 where there is none.
+        """
+        owner, classes = self.rows.owner.cpu(), self.rows.classes.cpu()
+        examples, most = len(classes), int(classes.max()) if self.rows.columns is None else len(self.rows.columns)
+        own = torch.full((examples, most), -1)
+        label = torch.full((examples, most), -1)
+        for row, (example, number) in reversed(list(enumerate(owner.tolist()))):
+            if number < 0 or self.rows.columns is not None:  # a text that all classes are read from
+                own[example] = row
+            elif not self.rows.sentences:
+                own[example, number] = row
+            elif example < 0:
+                label[:, number] = row
+            else:
+                label[example, number] = row
+        return own, label
+
+    @torch.inference_mode()
+    def look(self, names: list[str]) -> Look:
+        """Score the incumbents, and note what enters some modules where rows are read.
+
+        Args:
+            names: of adapted modules.
+        """
+        self._seen = list(self.adapter.versions)
+        readings: Tensor | None = None
+        inputs: dict[str, Tensor] = {}
+        lengths = dict.fromkeys(names, 0.0)
+        tails: list[Tail] = []
+        self._prefixes = []
+        for bucket in self._buckets:
+            layout = bucket.layout
+            assert isinstance(layout, Padded), "rows run padded here"
+            where = _places(layout.rows)
+            recorder = Recorder(where, names)
+            forwards = [recorder.watch(self.adapter.model, *each) for each in self.module_forwards({}, frozenset(), 1)]
+            output = None
+            if self._alone is not False:
+                tail = Tail(layout.rows, self.order, self.model)
+                output = attempt(partial(tail.record, forwards, self.readout))
+                self._alone = self._alone if output is not None else False
+                tails.append(tail)
+            if output is None:
+                output, prefixes = self._run_and_keep(layout, forwards, names)
+                self._prefixes.append(prefixes)
+            self.count(layout.inputs, 1)
+            reading = self.readout.read(layout.rows, output, 1)
+            if readings is None:
+                readings = reading.new_empty(1, self.rows.count, *reading.shape[2:])
+            readings[:, bucket.index] = reading
+            for name in names:
+                x = recorder.inputs(name)
+                inputs.setdefault(name, x.new_empty(self.rows.count, x.shape[1]))[bucket.index] = x
+                lengths[name] += recorder.length(name) * len(x) / self.rows.count
+        assert readings is not None, "a batch has rows"
+        self._tails = tails if self._alone is not False else []
+        self._readings = readings
+        scores = self.rows.assemble(readings)[0].float().cpu()
+        return Look(scores, {name: x.float().cpu() for name, x in inputs.items()}, lengths)
+
+    @torch.inference_mode()
+    def shifted(self, name: str, shifts: Tensor, chosen: Tensor | None = None) -> Tensor:
+        """Class scores with each of some vectors added to a module's output where rows are read.
+
+        Args:
+            name: an adapted module.
+            shifts: (P, out).
+            chosen: (R,) bool, the rows that are shifted; the others are not run again. None: all.
+
+        Returns:
+            (P, N, C) float32, on the CPU.
+        """
+        assert self._seen == self.adapter.versions, "look comes first, and anew after every move"
+        shifts = shifts.to(self.call.device, self.call.dtype)
+        chosen = torch.ones(self.rows.count, dtype=torch.bool) if chosen is None else chosen
+        chosen = chosen.to(self.device)
+        if self._alone is None:
+            self._alone = self._try_alone(name, shifts[:1])
+        readings = self._readings.repeat(len(shifts), *[1] * (self._readings.dim() - 1))
+        for number, bucket in enumerate(self._buckets):
+            part = chosen[bucket.index].nonzero()[:, 0]
+            if not len(part):
+                continue
+            tail = self._tails[number] if self._alone else None
+            prefixes = self._prefixes[number] if self._prefixes else {}
+            tokens = (tail.tokens if tail else bucket.layout.inputs["input_ids"].numel()) * len(part)
+            chunk = self.at_once(len(shifts), self.chunk_tokens * len(bucket.index) // max(1, tokens))
+            for start in range(0, len(shifts), chunk):
+                some = shifts[start : start + chunk]
+                reading = self._run_shifted(bucket, tail or prefixes, name, some, part)
+                readings[start : start + chunk, bucket.index[part]] = reading
+        return self.rows.assemble(readings).float().cpu()
+
+    def _run_shifted(
+        self, bucket: _Bucket, start: Tail | dict[int, Prefix], name: str, shifts: Tensor, part: Tensor
+    ) -> Tensor:
+        """Readings (P, part, ...) of some rows of a bucket, from what a look has kept of the blocks below."""
+        copies, depth = len(shifts), self.order.block_of(name) or 0
+        module = self.model.get_submodule(name)
+
+        def forwards(rows: Rows) -> list[tuple[nn.Module, Forward]]:
+            where = _places(rows) > 0
+            return [
+                (each, _shifting(forward, shifts, where) if each is module else forward)
+                for each, forward in self.module_forwards({}, frozenset(), copies)
+            ]
+
+        if isinstance(start, Tail):  # of single tokens, which are not worth picking
+            self.forwards += 1
+            self.token_layers += copies * start.tokens * (len(self.order.blocks) - depth)
+            return start.run(depth, forwards(start.rows), self.readout, copies)[:, part]
+        prefix = start.get(depth)
+        layout, states = bucket.layout.pick(part)
+        resumed = [] if prefix is None else self.order.resume(self.order.pick(prefix, states), copies)
+        with patched([*layout.replacements(self.readout, forwards(layout.rows), copies), *resumed]):
+            output = layout.run(self.call, copies)
+        self.count(layout.inputs, copies, prefix.depth if prefix else 0)
+        return layout.read(self.readout, output, copies)
+
+    def _run_and_keep(
+        self, layout: Padded, forwards: list[tuple[nn.Module, Forward]], names: list[str]
+    ) -> tuple[Any, dict[int, Prefix]]:
+        """Run the incumbents; what the model returns, and what starts it again at each named module's block."""
+        outputs: dict[nn.Module, Output] = {}
+
+        def watch(module: nn.Module) -> tuple[nn.Module, Forward]:
+            forward = module.forward
+
+            def note(*args: Any, **kwargs: Any) -> Any:
+                outputs[module] = forward(*args, **kwargs)
+                return outputs[module]
+
+            return module, note
+
+        depths = {self.order.block_of(name) or 0 for name in names}
+        wanted = {depth for depth in depths if self.savings.prefix and self.abilities.resumes_at(depth)}
+        watched = [watch(block.module) for block in self.order.blocks] if wanted else []
+        with patched([*forwards, *self.readout.replacements(layout.rows, 1), *watched]):
+            output = layout.run(self.call, 1)
+        below: dict[str, Output] = {}
+        prefixes = {}
+        for position, block in enumerate(self.order.blocks):
+            if position in wanted:
+                prefixes[position] = Prefix(position, dict(below))
+            if wanted:
+                below[block.stack] = outputs[block.module]
+        return output, prefixes
+
+    def _try_alone(self, name: str, shift: Tensor) -> bool:
+        """Whether answers that run alone read as they do in whole rows, shifted."""
+        if not self._tails:
+            return False
+        counts = self.forwards, self.token_layers
+        bucket, tail = self._buckets[0], self._tails[0]
+        every = torch.arange(len(bucket.index), device=self.device)
+        whole = self._run_shifted(bucket, {}, name, shift, every)
+        tried = attempt(lambda: self._run_shifted(bucket, tail, name, shift, every))
+        self.forwards, self.token_layers = counts
+        return agree(tried, whole, self.call.dtype)
+
+
+def _may_run_alone(rows: Rows) -> bool:
+    return not rows.sentences and "decoder_input_ids" not in rows.inputs
+
+
+def _places(rows: Rows) -> Tensor:
+    """(R, T) float32: where a row is read, as shares that sum to 1: at its answer, or at what makes its vector."""
+    mask = rows.inputs["attention_mask"]
+    if rows.sentences:
+        if rows.pooling == "cls":
+            first = torch.zeros_like(mask, dtype=torch.float32)
+            first[:, 0] = 1
+            return first
+        return mask.float() / mask.sum(1, keepdim=True)
+    tokens = rows.inputs["decoder_input_ids" if "decoder_input_ids" in rows.inputs else "input_ids"].shape[1]
+    read = torch.ones_like(rows.positions) if rows.targets is None else (rows.targets >= 0).long()
+    shares = torch.zeros(rows.count, tokens, device=rows.positions.device)
+    shares.scatter_add_(1, rows.positions, read.float())
+    return shares / shares.sum(1, keepdim=True)
+
+
+def _shifting(forward: Forward, shifts: Tensor, where: Tensor) -> Forward:
+    """A module's forward, with each candidate's vector added at some tokens: shifts (P, out), where (R, T) bool."""
+    places = where.flatten()[None, :, None].to(shifts.dtype)
+
+    def shifted(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        y = forward(x, *args, **kwargs)
+        if y.numel() != len(shifts) * where.numel() * y.shape[-1]:
+            raise UserError(
+                "target: an adapted module does not run over the tokens that answers are read at; "
+                "choose other modules, or --method search"
+            )
+        flat = y.reshape(len(shifts), -1, y.shape[-1])
+        return (flat + shifts[:, None].to(y.dtype) * places.to(y.dtype)).view(y.shape)
+
+    return shifted

@@ -1,0 +1,156 @@
+"""The last tokens of rows on their own, behind cached keys and values of all tokens before them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
+
+from dfolora.engine.blocks import BlockOrder, Output, Prefix
+from dfolora.engine.patch import Forward, patched
+from dfolora.engine.readout import Readout
+from dfolora.engine.rows import Rows
+
+
+class Recorder:
+    """Notes what enters some modules, and how long their outputs are, where rows are read.
+
+    Args:
+        where: (R, T) float32 shares, see ``shifts``.
+        names: of the modules.
+    """
+
+    def __init__(self, where: Tensor, names: Sequence[str]) -> None:
+        self._where = where
+        self._names = names
+        self._inputs: dict[str, list[Tensor]] = {name: [] for name in names}
+        self._lengths: dict[str, list[float]] = {name: [] for name in names}
+        self._of: dict[nn.Module, str] = {}
+
+    def watch(self, model: Any, module: nn.Module, forward: Forward) -> tuple[nn.Module, Forward]:
+        """The module and its forward, which notes what it is given if it is one of those that are named."""
+        if not self._of:
+            self._of = {model.get_submodule(name): name for name in self._names}
+        name = self._of.get(module)
+        if name is None:
+            return module, forward
+
+        def noting(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            y = forward(x, *args, **kwargs)
+            self._inputs[name].append(self._mean(x.float()))
+            self._lengths[name].append(float(self._mean(y.float().norm(dim=-1, keepdim=True)).mean()))
+            return y
+
+        return module, noting
+
+    def inputs(self, name: str) -> Tensor:
+        """(R, in) float32; the mean over calls where the module runs several times."""
+        return torch.stack(self._inputs[name]).mean(0)
+
+    def length(self, name: str) -> float:
+        """Mean length of the output."""
+        return sum(self._lengths[name]) / len(self._lengths[name])
+
+    def _mean(self, x: Tensor) -> Tensor:
+        return torch.einsum("rtd,rt->rd", x.reshape(*self._where.shape, -1), self._where)
+
+
+class Tail:
+    """The tokens of some rows from the first that is read to the end, and what they need of all before them.
+
+    Attributes:
+        rows: the tails as rows, read at the same places.
+        tokens: of all tails, padding included.
+    """
+
+    def __init__(self, rows: Rows, order: BlockOrder, model: Any) -> None:
+        """Cut the tails off.
+
+        Args:
+            rows: R rows padded on the right, of a causal model.
+            order: its blocks.
+            model: unwrapped.
+        """
+        self._whole, self._order, self._model = rows, order, model
+        lengths = rows.inputs["attention_mask"].sum(1)
+        unread = None if rows.targets is None else rows.targets < 0
+        first = (rows.positions if unread is None else rows.positions.masked_fill(unread, 1 << 40)).min(1).values
+        most = int((lengths - first).max())
+        place = first[:, None] + torch.arange(most, device=first.device)  # (R, U)
+        real = place < lengths[:, None]
+        self._place = place.clamp(max=rows.inputs["input_ids"].shape[1] - 1)
+        before = torch.arange(rows.inputs["input_ids"].shape[1], device=first.device) < first[:, None]
+        self._mask = torch.cat([before, real], 1).to(rows.inputs["attention_mask"].dtype)
+        self._numbers = place
+        inputs = {name: tensor.gather(1, self._place) for name, tensor in rows.inputs.items()}
+        inputs["attention_mask"] = real.to(self._mask.dtype)
+        self.rows = dataclasses.replace(rows, inputs=inputs, positions=(rows.positions - first[:, None]).clamp(min=0))
+        self.tokens = self._place.numel()
+        self._cache: list[tuple[Tensor, Tensor]] = []
+        self._outputs: list[Output] = []
+
+    def record(self, forwards: list[tuple[nn.Module, Forward]], readout: Readout) -> Any:
+        """Run the whole rows once and keep their keys, values and hidden states; what the model returns."""
+        states: dict[nn.Module, Output] = {}
+
+        def watch(module: nn.Module) -> tuple[nn.Module, Forward]:
+            forward = module.forward
+
+            def note(*args: Any, **kwargs: Any) -> Any:
+                output = forward(*args, **kwargs)
+                states[module] = output
+                return output
+
+            return module, note
+
+        cache = DynamicCache()
+        blocks = [block.module for block in self._order.blocks]
+        with patched([*forwards, *readout.replacements(self._whole, 1), *map(watch, blocks)]):
+            output = self._model(**self._whole.inputs, past_key_values=cache, use_cache=True, return_dict=True)
+        kept: list[Any] = cache.layers  # other kinds than that of keys and values have no such attributes
+        self._cache = [(layer.keys, layer.values) for layer in kept]
+        if not self._order.resumable or len(self._cache) != len(blocks):
+            raise ValueError("the blocks are not those that keep keys and values")
+        self._outputs = [self._cut(states[module]) for module in blocks]
+        return output
+
+    def _cut(self, output: Output) -> Output:
+        """A block's output for the tails alone."""
+        parts = output if isinstance(output, tuple) else (output,)
+        if any(isinstance(part, Tensor) for part in parts[1:]):
+            raise ValueError("a block gives more than hidden states")
+        state = parts[0].gather(1, self._place[..., None].expand(-1, -1, parts[0].shape[-1]))
+        return (state, *parts[1:]) if isinstance(output, tuple) else state
+
+    def run(self, depth: int, forwards: list[tuple[nn.Module, Forward]], readout: Readout, copies: int) -> Tensor:
+        """Readings of ``copies`` candidates, which differ from block ``depth`` on.
+
+        Args:
+            depth: blocks below it are not run.
+            forwards: what the adapted modules do.
+            readout: how answers are read.
+            copies: P.
+
+        Returns:
+            (P, R, ...) as ``Readout.read`` gives them.
+        """
+        cache = DynamicCache()
+        for index, (keys, values) in enumerate(self._cache):
+            if index == 0 or index >= depth:  # the first says how many tokens there are
+                cache.update(keys.repeat(copies, 1, 1, 1), values.repeat(copies, 1, 1, 1), index)
+        resumed: list[tuple[nn.Module, Any]] = []
+        if depth:
+            below = {self._order.blocks[depth - 1].stack: self._outputs[depth - 1]}
+            resumed = self._order.resume(Prefix(depth, below), copies)
+        inputs = {
+            "input_ids": self.rows.inputs["input_ids"].repeat(copies, 1),
+            "attention_mask": self._mask.repeat(copies, 1),
+            "position_ids": self._numbers.repeat(copies, 1),
+        }
+        with patched([*forwards, *readout.replacements(self.rows, copies), *resumed]):
+            output = self._model(**inputs, past_key_values=cache, use_cache=True, return_dict=True)
+        return readout.read(self.rows, output, copies)

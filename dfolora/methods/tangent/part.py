@@ -1,0 +1,150 @@
+"""A set of examples, and the rounds that fit the adapted modules to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfolora.engine.shifts import Look, ShiftEngine
+from dfolora.methods.tangent.linear_model import LinearModel, Move, Slopes
+
+LENGTHS = (1.0, 0.5, 0.25, 0.125)  # of a move, until one is better than none
+
+Loss = Callable[[Tensor], Tensor]
+"""The objective on some examples: (P, N, C) scores to (P,)."""
+Sides = dict[str, Tensor]
+"""Module name -> its A (K, in) float32."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round did.
+
+    Attributes:
+        losses: of every probe, then of the lengths of the move that were tried.
+        before, promised, reached: the loss before the round, as the linear model promises it, and as it is now.
+        penalty: of the linear problem.
+        length: of the move that was taken, as a share of what the linear model recommends; 0: none was better.
+        share: of the loss, that the round aimed at.
+    """
+
+    losses: Tensor
+    before: float
+    promised: float
+    reached: float
+    penalty: float
+    length: float
+    share: float
+
+
+@dataclass
+class Part:
+    """Examples, directions of their own, and all A sides that the rounds have passed through.
+
+    Attributes:
+        engine: scores the examples.
+        loss: the objective on them.
+        directions: module name -> (K, out) orthonormal rows.
+        write: makes some A sides, with the directions as columns of B, the incumbents.
+        path: A of all modules before the first round, and after each.
+        unseen: (N', C) scores of examples that are not fitted, at each place of the path.
+        share: of the loss, that the next round aims at: more where the last one has missed its promise.
+        done: whether there is nothing more to gain, or to pay for it.
+        now: what the last place of the path shows, while the model is there.
+    """
+
+    engine: ShiftEngine
+    loss: Loss
+    directions: Sides
+    write: Callable[[Sides], None]
+    path: list[Sides]
+    share: float
+    unseen: list[Tensor] = field(default_factory=list)
+    done: bool = False
+    now: Look | None = None
+
+    def start(self) -> Look:
+        """Write the last place of the path, and look at the examples from there."""
+        self.write(self.path[-1])
+        self.now = self.engine.look(list(self.directions))
+        return self.now
+
+    def round(self, enough: float, step_size: float) -> Round:
+        """Probe, solve, and move by the longest step that is better than none.
+
+        Args:
+            enough: a loss that need not be reduced further.
+            step_size: length of a probe, as a share of the length of the module's output.
+        """
+        look = self.now or self.start()
+        losses: list[Tensor] = []
+        centre = ignores_a_common_shift(self.loss, look.scores)
+        slopes = [self._slopes(name, look, step_size, centre, losses) for name in self.directions]
+        move = LinearModel(look.scores, slopes).fit(self.loss, self.share, enough / 2)
+        before = float(self.loss(look.scores[None]))
+        reached, length = self._move(move, before, losses)
+        return Round(torch.cat(losses), before, move.promised, reached, move.penalty, length, self.share)
+
+    def learn(self, before: float, promised: float, reached: float, promise: float) -> None:
+        """Be more careful in the next round where this one gained less than half of what it promised, else less so.
+
+        Args:
+            before, promised, reached: as in ``Round``.
+            promise: the share that a part starts with.
+        """
+        kept = reached < before and before - reached >= (before - promised) / 2
+        self.share = max(promise, self.share**2) if kept else self.share**0.5
+
+    def _move(self, move: Move, before: float, losses: list[Tensor]) -> tuple[float, float]:
+        start = self.path[-1]
+        for length in LENGTHS:
+            sides = {name: start[name] + length * update for name, update in zip(start, move.updates, strict=True)}
+            self.write(sides)
+            tried = self.engine.look(list(self.directions))
+            losses.append(self.loss(tried.scores[None]))
+            if float(losses[-1]) < before:
+                self.now = tried
+                self.path.append(sides)
+                return float(losses[-1]), length
+        self.start()
+        self.path.append({name: a.clone() for name, a in start.items()})
+        return before, 0.0
+
+    def _slopes(self, name: str, look: Look, step_size: float, centre: bool, losses: list[Tensor]) -> list[Slopes]:
+        """Probe the directions of a module, on texts and, where these have rows of their own, on labels."""
+        size = step_size * look.outputs[name]
+        absent = look.scores == -torch.inf
+        sets = []
+        for rows in self.engine.row_of_score:
+            if not (rows >= 0).any():
+                continue
+            chosen = torch.zeros(self.engine.rows.count, dtype=torch.bool)
+            chosen[rows[rows >= 0]] = True
+            scores = self.engine.shifted(name, size * self.directions[name], chosen)
+            losses.append(self.loss(scores))
+            changes = ((scores.double() - look.scores) / size).masked_fill(absent, 0.0)
+            if centre:
+                mean = changes.sum(-1, keepdim=True) / (~absent).sum(-1, keepdim=True)
+                changes = (changes - mean).masked_fill(absent, 0.0)
+            usable = changes.isfinite().flatten(1).all(1)  # a probe whose scores are no numbers counts for nothing
+            sets.append(Slopes(look.inputs[name], rows, torch.where(usable[:, None, None], changes, 0.0)))
+        return sets
+
+
+def ignores_a_common_shift(loss: Loss, scores: Tensor) -> bool:
+    """Whether a loss stays if all scores of an example rise by as much: then such a change is of no interest."""
+    here, there = loss(scores[None]), loss(scores[None] + 1)
+    return bool((here - there).abs() <= 1e-4 * here.abs().clamp(min=1e-2))
+
+
+def no_updates(engine: ShiftEngine, directions: Sides) -> Sides:
+    """A sides that change nothing."""
+    sides: Sides = {}
+    for name, rows in directions.items():
+        module: Any = engine.model.get_submodule(name)
+        sides[name] = torch.zeros(len(rows), module.lora_A["default"].weight.shape[1])
+    return sides

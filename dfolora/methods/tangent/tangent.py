@@ -1,0 +1,337 @@
+"""Few rounds, each of them: look at what enters some modules, probe a few directions of what leaves them, solve, move.
+
+The update of a module is B A, with random orthonormal directions as the columns of B, which stay. A round looks at the
+module's inputs where answers are read (one forward), adds a small step of each direction to the module's output there
+(in a causal model that is a forward of one token), and so has the scores as a linear function of every A. Which A is
+best is a convex problem. Its penalty is such that the linear model promises a share of the present loss, so that scores
+stay nearly linear; then the next round linearises anew. It is the generalised Gauss-Newton method (Schraudolph 2002)
+in function space, its kernel a neural tangent kernel (arXiv 1806.07572) of a few directions, from forwards alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfolora.engine.edits import LowRank
+from dfolora.engine.shifts import ShiftEngine
+from dfolora.errors import UserError
+from dfolora.log import Line, Step, checksum, finite
+from dfolora.methods.method import Method
+from dfolora.methods.tangent.part import LENGTHS, Loss, Part, Sides, ignores_a_common_shift, no_updates
+from dfolora.models.adapter import Adapter
+from dfolora.problems.objectives import Objective, check_result
+from dfolora.problems.problem import Problem
+from dfolora.seeds import seed_of
+
+_LEAST_GAIN = 0.9  # a round that aims at more of the present loss than this is not worth its probes
+
+_LEAST_GAIN_UNSEEN = 0.98  # the result must have at most this share of the base model's loss on unseen examples
+_HALVES = [half / 2 for half in range(-2, 13)]  # powers of 2 that scores are divided by
+
+
+class Tangent(Method[Problem[Adapter]]):
+    """Fits the adapted modules to the training set and, from the start again, to the dev set; the mean is the result.
+
+    Each of the two is measured on the examples of the other after every round, so that no example is thrown away on
+    selection and none is judged by what was fitted to it: both stop at the round at which the sum of these losses is
+    least, and where that is no round at all the model stays as it was. With ``halves`` off only the training set is
+    fitted, and the dev set selects the round.
+
+    Attributes:
+        parts: the training set, and the dev set if that is fitted, too.
+    """
+
+    keeps_state = True
+
+    def __init__(
+        self,
+        problem: Problem[Adapter],
+        budget: int,
+        directions: int = 4,
+        promise: float = 0.5,
+        enough: float = 0.05,
+        step_size: float = 0.2,
+        rounds: int = 8,
+        halves: bool = True,
+        seed: int = 0,
+    ) -> None:
+        """Draw the directions.
+
+        Args:
+            problem: its engine is a ``ShiftEngine``; the adapter's rank is ``directions`` for each part.
+            budget: as for ``Method``.
+            directions: K of each module.
+            promise: share of the loss that a round aims at.
+            enough: the loss at which a part is fitted.
+            step_size: length of a probe, as a share of the length of the module's output.
+            rounds: most rounds of a part.
+            halves: whether the dev set is a part.
+            seed: of the directions.
+
+        Raises:
+            UserError: the base model's own loss is not a number.
+        """
+        super().__init__(problem, budget)
+        assert isinstance(problem.engine, ShiftEngine), "the problem was made with another engine"
+        self.promise, self.enough, self.step_size, self.rounds = promise, enough, step_size, rounds
+        self.adapter = problem.adapter
+        problem.check_base()
+        self.modules = {name: module for layer in self.adapter.layers for name, module in layer.modules.items()}
+        dev = ShiftEngine(self.adapter, problem.selection.rows, problem.engine.chunk_tokens)
+        self.sets = [(problem.engine, _loss(*problem.objective())), (dev, _loss(*problem.objective_on_dev()))]
+        self.parts = [
+            self._part(number, engine, loss, directions, seed)
+            for number, (engine, loss) in enumerate(self.sets[: 2 if halves else 1])
+        ]
+        label_rows = any((engine.row_of_score[1] >= 0).any() for engine, _ in self.sets)
+        self.round_size = directions * len(self.modules) * (2 if label_rows else 1) + len(LENGTHS)
+        needed = len(self.parts) * self.round_size + 1
+        if budget < needed:
+            raise UserError(f"budget: {budget} is less than one round of each half; {needed} is the least here")
+        self._write([part.path[0] for part in self.parts], 1.0)
+        self._verify(seed)
+        for engine, _ in self.sets:
+            engine.reset_counts()
+        self._dev: dict[str, Any] | None = None  # of the round just done
+        self._dev_cost = 0
+        self._devs: list[dict[str, Any]] = []  # of the rounds of the first part
+        self._joined: int | None = None  # the round whose mean is the result
+        self._replayed = [0 for _ in self.parts]  # rounds that the log has
+
+    def step(self, before: Line) -> Step:
+        here = self._checksum()
+        number = self._whose_turn(before)
+        if number is None:
+            return self._join(here)
+        part, (other, unseen_loss) = self.parts[number], self.sets[1 - number]
+        if not part.unseen:
+            self._measure_base(number)
+        part_round = part.round(self.enough, self.step_size)
+        part.unseen.append(other.incumbent_scores().cpu())
+        unseen = float(unseen_loss(part.unseen[-1][None]))
+        note = {
+            "part": number, "from": part_round.before, "promised": part_round.promised, "reached": part_round.reached,
+            "penalty": part_round.penalty, "length": part_round.length, "share": part_round.share, "unseen": unseen,
+        }  # fmt: skip
+        if number == 0:
+            self._dev = self._dev_result(part.unseen[-1], unseen)
+            self._dev_cost = other.token_layers
+            other.reset_counts()
+        else:
+            self._count(part.engine)
+        self._noted(part, note, len(part.path) - 1)
+        return Step(here, finite(part_round.losses), len(part.path) - 1, None, _plain(note))
+
+    def repeat(self, before: Line, line: Line) -> None:
+        """Follow the notes; ``restore`` loads the A sides."""
+        note = line.note or {}
+        if "joined" in note:
+            self._joined = note["joined"]
+            return
+        number = self._whose_turn(before)
+        if number is None or note.get("part") != number:
+            raise UserError(f"resume: generation {line.generation} is not of the part whose turn it is")
+        self._replayed[number] += 1
+        numbers = {name: math.nan if value is None else value for name, value in note.items()}
+        self._noted(self.parts[number], numbers, self._replayed[number])
+
+    def is_stuck(self, line: Line) -> bool:
+        return self._joined is not None
+
+    def look_is_due(self, before: Line, line: Line) -> bool:
+        return True
+
+    def look(self, line: Line) -> None:
+        """Note what the dev set shows of a round of the first part, or of the result."""
+        selection = self.problem.selection
+        if line.dev is None and self._dev is not None:
+            line.dev, self._dev = self._dev, None
+            line.dev_token_layers += self._dev_cost
+        if line.dev is None:
+            return
+        part = (line.note or {}).get("part")
+        if part == 0:
+            self._devs.append(line.dev)
+        if part is None or _loss_of(line) <= _loss_of(selection.best):
+            selection.best, selection.state = line, self.adapter.state()
+
+    # -- rounds -----------------------------------------------------------------------------------------------------
+
+    def _part(self, number: int, engine: ShiftEngine, loss: Loss, directions: int, seed: int) -> Part:
+        generator = torch.Generator().manual_seed(seed_of(seed, f"directions {number}"))
+        drawn = {}
+        for name, module in self.modules.items():
+            normal = torch.randn(module.out_features, directions, generator=generator)
+            drawn[name] = torch.linalg.qr(normal)[0].T.contiguous()
+
+        def write(sides: Sides) -> None:
+            self._write([sides if each == number else part.path[0] for each, part in enumerate(self.parts)], 1.0)
+
+        return Part(engine, loss, drawn, write, [no_updates(engine, drawn)], self.promise)
+
+    def _write(self, sides: list[Sides], share: float) -> None:
+        """Make A sides of all parts, side by side, the incumbents; each counts by a share."""
+        for index, layer in enumerate(self.adapter.layers):
+            factors = {}
+            for name in layer.modules:
+                a = torch.cat([each[name] for each in sides])
+                b = torch.cat([part.directions[name] for part in self.parts]).T
+                factors[name] = (share * a[None], b[None])
+            self.adapter.write(index, factors)
+
+    def _whose_turn(self, before: Line) -> int | None:
+        """The part that the next round is of; None where all are done."""
+        for number, part in enumerate(self.parts):
+            spent = before.evaluations + self.round_size
+            if not part.done and spent <= self.budget * (number + 1) // len(self.parts) - 1:
+                return number
+        return None
+
+    def _noted(self, part: Part, note: dict[str, Any], rounds: int) -> None:
+        part.learn(note["from"], note["promised"], note["reached"], self.promise)
+        part.done = note["reached"] < self.enough or part.share > _LEAST_GAIN or rounds >= self.rounds
+
+    def _measure_base(self, number: int) -> None:
+        """The unseen scores that the model starts from: those of the other part, or of the dev set."""
+        self._write([part.path[0] for part in self.parts], 1.0)
+        self.parts[number].unseen.append(self.sets[1 - number][0].incumbent_scores().cpu())
+        self.parts[number].now = None
+
+    def _join(self, here: str) -> Step:
+        """Choose the round that is best for unseen examples, and write the mean of the parts."""
+        losses = [_calibrated(self._unseen(place)) for place in range(max(len(part.path) for part in self.parts))]
+        best = min(range(len(losses)), key=lambda place: losses[place])
+        if not losses[best] < _LEAST_GAIN_UNSEEN * losses[0]:
+            best = 0
+        self._joined = best
+        self._write_joined(best)
+        loss = self.sets[0][1](self.problem.engine.incumbent_scores().cpu()[None])
+        if best and self._devs:
+            self._dev, self._dev_cost = _at(self._devs, best - 1), 0
+        return Step(here, finite(loss), note=_plain({"joined": best, "unseen": losses}))
+
+    def _unseen(self, place: int) -> list[tuple[Loss, Tensor]]:
+        """Of each part the loss of examples that it has not seen, and their scores at a place of its path."""
+        return [
+            (self.sets[1 - number][1], _at(part.unseen, place)) for number, part in enumerate(self.parts) if part.unseen
+        ]
+
+    def _write_joined(self, place: int) -> None:
+        self._write([_at(part.path, place) for part in self.parts], 1 / len(self.parts))
+
+    def _dev_result(self, scores: Tensor, loss: float) -> dict[str, Any]:
+        selection = self.problem.selection
+        metrics = selection.task.measure(selection.dev, scores.argmax(-1).tolist())
+        main = selection.task.main(metrics)
+        return {"metrics": metrics, "main": main, "loss": loss if math.isfinite(loss) else None}
+
+    def _count(self, other: ShiftEngine) -> None:
+        """Add what another engine has run to the counts of the run."""
+        engine = self.problem.engine
+        engine.token_layers += other.token_layers
+        engine.forwards += other.forwards
+        other.reset_counts()
+
+    def _verify(self, seed: int) -> None:
+        """Compare the engines with one candidate at a time, on two candidates of a module in the middle."""
+        name = list(self.modules)[len(self.modules) // 2]
+        a, b = self.modules[name].factors()
+        generator = torch.Generator().manual_seed(seed_of(seed, "verification"))
+        sides = torch.randn(2, *a.shape, generator=generator) / a.shape[1] ** 0.5
+        for engine, _ in self.sets:
+            engine.verify({name: LowRank(sides.to(a), b.detach().expand(2, *b.shape))})
+
+    def _checksum(self) -> str:
+        sides = [module.factors()[0].detach().float().flatten().cpu() for module in self.modules.values()]
+        return checksum(torch.cat(sides)[None])
+
+    # -- interruption -----------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """The A sides that the rounds have passed through, and the losses on unseen examples."""
+        tensors: dict[str, Tensor] = {}
+        for number, part in enumerate(self.parts):
+            tensors.update({f"{number}/unseen/{place}": scores for place, scores in enumerate(part.unseen)})
+            for place, sides in enumerate(part.path[1:], start=1):
+                tensors.update({f"{number}/{place}/{name}": a.contiguous() for name, a in sides.items()})
+        return tensors
+
+    def restore(self, tensors: dict[str, Tensor], after: Line | None) -> None:
+        if not tensors:
+            return
+        try:
+            for number, part in enumerate(self.parts):
+                for place in range(self._replayed[number] + 1 if self._replayed[number] else 0):
+                    part.unseen.append(tensors[f"{number}/unseen/{place}"])
+                for place in range(1, self._replayed[number] + 1):
+                    sides = {name: tensors[f"{number}/{place}/{name}"] for name in self.modules}
+                    if any(sides[name].shape != part.path[0][name].shape for name in sides):
+                        raise ValueError("its shapes are others")
+                    part.path.append(sides)
+            self._stand_where_the_log_ends()
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise UserError(f"resume: the saved state belongs to another model ({error})") from error
+        if after is not None and after.checksum != self._checksum():
+            raise UserError("resume: the saved state is not the one that was logged")
+
+    def _stand_where_the_log_ends(self) -> None:
+        selection = self.problem.selection
+        best = selection.best
+        if best.generation and self._joined is None:
+            self.parts[0].write(self.parts[0].path[best.generation])
+            selection.state = self.adapter.state()
+        if self._joined is not None:
+            self._write_joined(self._joined)
+            selection.state = self.adapter.state()
+            return
+        started = [part for part in self.parts if len(part.path) > 1]
+        if started:
+            started[-1].start()
+
+
+def _loss(objective: Objective, labels: Tensor) -> Loss:
+    labels = labels.cpu()
+
+    def loss(scores: Tensor) -> Tensor:
+        losses = check_result(objective(scores, labels), scores)
+        return losses.mean(-1) if losses.dim() == 2 else losses
+
+    return loss
+
+
+def _calibrated(unseen: list[tuple[Loss, Tensor]]) -> float:
+    """The mean loss of some scores, at the temperature that suits them best where the loss compares classes.
+
+    Scores that rank well but are too sure of themselves are no reason to keep the model as it was.
+    """
+    compares = all(ignores_a_common_shift(loss, scores) for loss, scores in unseen)
+    totals = [
+        sum(float(loss(scores[None] * 2**-half)) for loss, scores in unseen) / len(unseen)
+        for half in (_HALVES if compares else (0.0,))
+    ]
+    return min((total for total in totals if math.isfinite(total)), default=math.inf)
+
+
+def _loss_of(line: Line) -> float:
+    loss = line.dev["loss"] if line.dev else None
+    return math.inf if loss is None else float(loss)
+
+
+def _at(values: list[Any], place: int) -> Any:
+    """The value at a place; the last one behind the end."""
+    return values[min(place, len(values) - 1)]
+
+
+def _plain(note: dict[str, Any]) -> dict[str, Any]:
+    """A note as JSON can hold it: None where a number is none."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(each) for each in value]
+        return value if not isinstance(value, float) or math.isfinite(value) else None
+
+    return {name: plain(value) for name, value in note.items()}
