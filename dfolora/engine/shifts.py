@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfolora.engine.blocks import Prefix
 from dfolora.engine.engine import Engine, _Bucket
 from dfolora.engine.padded import Padded
 from dfolora.engine.patch import Forward, patched
 from dfolora.engine.rows import Rows
 from dfolora.engine.savings import Savings
-from dfolora.engine.tails import Recorder, Tail
+from dfolora.engine.tails import Recorder, Tail, elsewhere
 from dfolora.engine.trials import agree, attempt
-from dfolora.errors import UserError
 from dfolora.models.tuned import TunedModel
 
 
@@ -46,14 +46,14 @@ class ShiftEngine(Engine):
 
     In a causal model such a shift reaches the answer's own tokens alone, so these run on their own, behind cached keys
     and values of all tokens before them: a probe costs a token of each row and not all. Whether a model can do that is
-    tried, on the batch itself; where it cannot, whole rows run.
+    tried by the first ``look``, on the whole batch; where it cannot, whole rows run.
     """
 
     def __init__(self, adapter: TunedModel, rows: Rows, chunk_tokens: int = 0, savings: Savings | None = None) -> None:
         savings = (savings or Savings()).without(("shared_prompt", "padding_free", "last_block"))
         super().__init__(adapter, rows, chunk_tokens, savings)
         self._tails: list[Tail] = []
-        self._alone: bool | None = None if _may_run_alone(self.rows) else False  # None: not tried yet
+        self._alone: bool | None = None if _may_run_alone(self.rows) else False  # tails; None: not tried yet
         self._seen: list[int] = []
         self._readings = torch.empty(0)  # (1, R, ...) of the incumbents
 
@@ -83,7 +83,10 @@ class ShiftEngine(Engine):
         """Score the incumbents, and note what enters some modules where rows are read.
 
         Args:
-            names: of adapted modules.
+            names: of the adapted modules that are going to be shifted.
+
+        Raises:
+            UserError: a module does not run over the tokens that answers are read at.
         """
         self._seen = list(self.adapter.versions)
         readings: Tensor | None = None
@@ -115,8 +118,12 @@ class ShiftEngine(Engine):
                 inputs.setdefault(name, x.new_empty(self.rows.count, x.shape[1]))[bucket.index] = x
                 lengths[name] += recorder.length(name) * len(x) / self.rows.count
         assert readings is not None, "a batch has rows"
-        self._tails = tails if self._alone is not False else []
         self._readings = readings
+        if self._alone is None:
+            self._alone = self._try_alone(names, lengths, tails)
+        self._tails = tails if self._alone else []
+        for bucket in self._buckets:  # so that the shifts after it cost as much whatever came before
+            bucket.prefix = Prefix(0, {})
         scores = self.rows.assemble(readings)[0].float().cpu()
         return Look(scores, {name: x.float().cpu() for name, x in inputs.items()}, lengths)
 
@@ -136,8 +143,6 @@ class ShiftEngine(Engine):
         shifts = shifts.to(self.call.device, self.call.dtype)
         chosen = torch.ones(self.rows.count, dtype=torch.bool) if chosen is None else chosen
         chosen = chosen.to(self.device)
-        if self._alone is None:
-            self._alone = self._try_alone(name, shifts[:1])
         readings = self._readings.repeat(len(shifts), *[1] * (self._readings.dim() - 1))
         for number, bucket in enumerate(self._buckets):
             part = chosen[bucket.index].nonzero()[:, 0]
@@ -168,6 +173,8 @@ class ShiftEngine(Engine):
             self.forwards += 1
             self.token_layers += copies * tail.tokens * (len(self.order.blocks) - depth)
             return tail.run(depth, forwards(tail.rows), self.readout, copies)[:, part]
+        if bucket.prefix.depth > depth:  # of a module higher up
+            bucket.prefix = Prefix(0, {})
         prefix = self._prefix(bucket, depth) if self.savings.prefix and self.abilities.resumes_at(depth) else None
         layout, states = bucket.layout.pick(part)
         resumed = [] if prefix is None else self.order.resume(self.order.pick(prefix, states), copies)
@@ -176,17 +183,32 @@ class ShiftEngine(Engine):
         self.count(layout.inputs, copies, prefix.depth if prefix else 0)
         return layout.read(self.readout, output, copies)
 
-    def _try_alone(self, name: str, shift: Tensor) -> bool:
-        """Whether answers that run alone read as they do in whole rows, shifted."""
-        if not self._tails:
-            return False
+    def _try_alone(self, names: list[str], lengths: dict[str, float], tails: list[Tail]) -> bool:
+        """Whether answers that run alone read as they do in whole rows, where the lowest or highest module is shifted.
+
+        Every bucket is tried: a window of attention shows in rows that are longer than it.
+        """
         counts = self.forwards, self.token_layers
-        bucket, tail = self._buckets[0], self._tails[0]
-        every = torch.arange(len(bucket.index), device=self.device)
-        whole = self._run_shifted(bucket, None, name, shift, every)
-        tried = attempt(lambda: self._run_shifted(bucket, tail, name, shift, every))
+        widths = {name: module.out_features for each in self.adapter.layers for name, module in each.modules.items()}
+        generator = torch.Generator().manual_seed(0)
+
+        def agrees(name: str) -> bool:
+            direction = torch.randn(1, widths[name], generator=generator)
+            shift = (direction / direction.norm() * lengths[name]).to(self.call.device, self.call.dtype)
+            for bucket, tail in zip(self._buckets, tails, strict=True):
+                every = torch.arange(len(bucket.index), device=self.device)
+                whole = self._run_shifted(bucket, None, name, shift, every)
+                alone = attempt(partial(self._run_shifted, bucket, tail, name, shift, every))
+                if not agree(alone, whole, self.call.dtype):
+                    return False
+            return True
+
+        by_depth = sorted(names, key=lambda name: self.order.block_of(name) or 0)
+        incumbents = self.module_forwards({}, frozenset(), 1)
+        agreed = all(attempt(partial(tail.is_causal, incumbents, self.readout)) for tail in tails)
+        agreed = agreed and all(agrees(name) for name in dict.fromkeys([*by_depth[:1], *by_depth[-1:]]))
         self.forwards, self.token_layers = counts
-        return agree(tried, whole, self.call.dtype)
+        return agreed
 
 
 def _may_run_alone(rows: Rows) -> bool:
@@ -216,10 +238,7 @@ def _shifting(forward: Forward, shifts: Tensor, where: Tensor) -> Forward:
     def shifted(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         y = forward(x, *args, **kwargs)
         if y.numel() != len(shifts) * where.numel() * y.shape[-1]:
-            raise UserError(
-                "target: an adapted module does not run over the tokens that answers are read at; "
-                "choose other modules, or --method search"
-            )
+            raise elsewhere()
         flat = y.reshape(len(shifts), -1, y.shape[-1])
         return (flat + shifts[:, None].to(y.dtype) * places.to(y.dtype)).view(y.shape)
 
