@@ -225,7 +225,7 @@ def test_python_yaml_and_flags_are_equal(
         "task": "", "dtype": "float32", "device": "cpu", "kind": "causal", "quantize": "", "model": "some/model",
         "objective": "hinge", "test_split": "dev", "budget": 5000, "optimizer": "guided", "subspace": "lora",
         "mode": "joint", "selection": "sample", "engine": "sequential", "first_order_layers": "last", "bound": 2.0,
-        "extend": 6000, "population": 6, "rho": 0.75,
+        "extend": 6000, "population": 6, "rho": 0.75, "halves": False,
     }  # fmt: skip
     for name, hint in hints(kind).items():
         if not fields(kind)[name].metadata.get("group") or special.get(name) == "":

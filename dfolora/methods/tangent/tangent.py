@@ -27,6 +27,8 @@ from dfolora.problems.objectives import Objective, check_result
 from dfolora.problems.problem import Problem
 from dfolora.seeds import seed_of
 
+_OF_A_ROUND = ("part", "from", "promised", "reached", "penalty", "length", "unseen_before", "unseen")  # in its note
+
 
 class Tangent(Method[Problem[Adapter]]):
     """Fits the adapted modules to the training set and, from the start again, to the dev set; the mean is the result.
@@ -93,11 +95,13 @@ class Tangent(Method[Problem[Adapter]]):
             engine.reset_counts()
         self._dev: dict[str, Any] | None = None  # of the round just done
         self._dev_cost = 0
-        self._devs: list[dict[str, Any]] = []  # of the rounds of the first part
+        self._base = Line()  # the model as it is
+        self._devs: list[Any] = []  # of the base model, and after the rounds of the first part
         self._joined: int | None = None  # the round whose mean is the result
 
     def step(self, before: Line) -> Step:
         here = self._checksum()
+        self._begin(before)
         number = self._whose_turn(before)
         if number is None:
             return self._join(here)
@@ -109,10 +113,11 @@ class Tangent(Method[Problem[Adapter]]):
         unseen = float(unseen_loss(scores[None]))
         note = {
             "part": number, "from": part_round.before, "promised": part_round.promised, "reached": part_round.reached,
-            "penalty": part_round.penalty, "length": part_round.length, "unseen": unseen,
+            "penalty": part_round.penalty, "length": part_round.length,
+            "unseen_before": part.unseen[-1], "unseen": unseen,
         }  # fmt: skip
         if number == 0:
-            self._dev = self._dev_result(scores, unseen)
+            self._dev = self._dev_result(scores)
             self._dev_cost = other.token_layers
             other.reset_counts()
         else:
@@ -122,17 +127,22 @@ class Tangent(Method[Problem[Adapter]]):
 
     def repeat(self, before: Line, line: Line) -> None:
         """Follow the notes; ``restore`` loads the A sides."""
-        note = line.note or {}
-        if "joined" in note:
-            self._joined = note["joined"]
+        self._begin(before)
+        note, number = line.note or {}, self._whose_turn(before)
+        if number is None and isinstance(place := note.get("joined"), int):
+            if not 0 <= place < max(len(part.unseen) for part in self.parts):
+                raise UserError(f"resume: generation {line.generation} joins at round {place}, which the log lacks")
+            self._joined = place
             return
-        number = self._whose_turn(before)
         if number is None or note.get("part") != number:
             raise UserError(f"resume: generation {line.generation} is not of the part whose turn it is")
+        numbers = {name: math.nan if value is None else value for name, value in note.items()}
+        if not all(isinstance(numbers.get(name), (int, float)) for name in _OF_A_ROUND):
+            raise UserError(f"resume: the note of generation {line.generation} is not that of a round")
         part = self.parts[number]
         if not part.unseen:
-            part.unseen.append(math.nan)  # ``restore`` has it
-        self._noted(part, {name: math.nan if value is None else value for name, value in note.items()})
+            part.unseen.append(numbers["unseen_before"])
+        self._noted(part, numbers)
 
     def is_stuck(self, line: Line) -> bool:
         return self._joined is not None
@@ -141,18 +151,19 @@ class Tangent(Method[Problem[Adapter]]):
         return True
 
     def look(self, line: Line) -> None:
-        """Note what the dev set shows of a round of the first part, or of the result."""
+        """Note what the dev set shows after a round of the first part, or where the parts are joined."""
         selection = self.problem.selection
         if line.dev is None and self._dev is not None:
             line.dev, self._dev = self._dev, None
             line.dev_token_layers += self._dev_cost
-        if line.dev is None:
-            return
-        part = (line.note or {}).get("part")
-        if part == 0:
+        note = line.note or {}
+        if "joined" in note:
+            selection.best = line if note["joined"] else self._base
+            selection.state = self.adapter.state()
+        elif note.get("part") == 0:
             self._devs.append(line.dev)
-        if part is None or (self.parts[0].unseen and self.parts[0].unseen[-1] <= min(self.parts[0].unseen[:-1])):
-            selection.best, selection.state = line, self.adapter.state()
+            if _least_place(self.parts[0].unseen) == len(self.parts[0].unseen) - 1:
+                selection.best, selection.state = line, self.adapter.state()
 
     # -- rounds -----------------------------------------------------------------------------------------------------
 
@@ -178,11 +189,16 @@ class Tangent(Method[Problem[Adapter]]):
                 factors[name] = (share * a[None], b[None])
             self.adapter.write(index, factors)
 
+    def _begin(self, before: Line) -> None:
+        """Note what the log says of the base model, which is the result where no round is better on unseen examples."""
+        if before.generation == 0:
+            self._base, self._devs = before, [before.dev]
+
     def _whose_turn(self, before: Line) -> int | None:
         """The part that the next round is of; None where all are done."""
         for number, part in enumerate(self.parts):
-            spent = before.evaluations + self.round_size
-            if not part.done and spent <= self.budget * (number + 1) // len(self.parts) - 1:
+            spent = before.evaluations + self.round_size  # and one evaluation of the mean comes last
+            if not part.done and spent <= (self.budget - 1) * (number + 1) // len(self.parts):
                 return number
         return None
 
@@ -202,19 +218,19 @@ class Tangent(Method[Problem[Adapter]]):
         """Choose the round at which unseen examples have the least loss in all, and write the mean of the parts."""
         most = max(len(part.path) for part in self.parts)
         totals = [sum(_at(part.unseen, place) for part in self.parts) for place in range(most)]
-        best = min(range(most), key=lambda place: totals[place] if math.isfinite(totals[place]) else math.inf)
-        self._joined = best
+        best = self._joined = _least_place(totals)
         self._write_joined(best)
         loss = self.sets[0][1](self.problem.engine.incumbent_scores().cpu()[None])
-        if best and self._devs:
-            self._dev, self._dev_cost = _at(self._devs, best - 1), 0
+        self._dev, self._dev_cost = _at(self._devs, best), 0
         return Step(here, finite(loss), note=_plain({"joined": best, "unseen": totals}))
 
     def _write_joined(self, place: int) -> None:
         self._write([_at(part.path, place) for part in self.parts], 1 / len(self.parts))
 
-    def _dev_result(self, scores: Tensor, loss: float) -> dict[str, Any]:
+    def _dev_result(self, scores: Tensor) -> dict[str, Any]:
+        """What the dev set shows, as ``Selection`` would measure it; from its class scores (N, C)."""
         selection = self.problem.selection
+        loss = float(selection.loss(scores[None], selection.labels.cpu()).mean())
         metrics = selection.task.measure(selection.dev, scores.argmax(-1).tolist())
         main = selection.task.main(metrics)
         return {"metrics": metrics, "main": main, "loss": loss if math.isfinite(loss) else None}
@@ -227,13 +243,18 @@ class Tangent(Method[Problem[Adapter]]):
         other.reset_counts()
 
     def _verify(self, seed: int) -> None:
-        """Compare the engines with one candidate at a time, on two candidates of a module in the middle."""
+        """Compare the engines with one candidate at a time, on two candidates of a module in the middle.
+
+        Then look once, so that it is settled how shifts run: a run that is resumed must find the same.
+        """
         name = list(self.modules)[len(self.modules) // 2]
         a, b = self.modules[name].factors()
         generator = torch.Generator().manual_seed(seed_of(seed, "verification"))
         sides = torch.randn(2, *a.shape, generator=generator) / a.shape[1] ** 0.5
         for engine, _ in self.sets:
             engine.verify({name: LowRank(sides.to(a), b.detach().expand(2, *b.shape))})
+        for part in self.parts:
+            part.engine.look(list(part.directions))
 
     def _checksum(self) -> str:
         sides = [module.factors()[0].detach().float().flatten().cpu() for module in self.modules.values()]
@@ -242,23 +263,20 @@ class Tangent(Method[Problem[Adapter]]):
     # -- interruption -----------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
-        """The A sides that the rounds have passed through, and the losses on unseen examples."""
-        tensors: dict[str, Tensor] = {}
-        for number, part in enumerate(self.parts):
-            tensors[f"{number}/unseen"] = torch.tensor(part.unseen, dtype=torch.float64)
-            for place, sides in enumerate(part.path[1:], start=1):
-                tensors.update({f"{number}/{place}/{name}": a.contiguous() for name, a in sides.items()})
-        return tensors
+        """The A sides that the rounds have passed through."""
+        return {
+            f"{number}/{place}/{name}": a.contiguous()
+            for number, part in enumerate(self.parts)
+            for place, sides in enumerate(part.path)
+            for name, a in sides.items()
+            if place
+        }
 
     def restore(self, tensors: dict[str, Tensor], after: Line | None) -> None:
         if not tensors:
             return
         try:
             for number, part in enumerate(self.parts):
-                rounds = len(part.unseen) - 1
-                part.unseen = tensors[f"{number}/unseen"].tolist()
-                if rounds >= 0 and len(part.unseen) != rounds + 1:
-                    raise ValueError(f"it has {len(part.unseen) - 1} rounds where the log has {rounds}")
                 for place in range(1, len(part.unseen)):
                     sides = {name: tensors[f"{number}/{place}/{name}"] for name in self.modules}
                     if any(sides[name].shape != part.path[0][name].shape for name in sides):
@@ -272,17 +290,18 @@ class Tangent(Method[Problem[Adapter]]):
 
     def _stand_where_the_log_ends(self) -> None:
         selection = self.problem.selection
-        best = selection.best
-        if best.generation and self._joined is None:
-            self.parts[0].write(self.parts[0].path[best.generation])
-            selection.state = self.adapter.state()
         if self._joined is not None:
             self._write_joined(self._joined)
             selection.state = self.adapter.state()
             return
+        if selection.best.generation:  # of the first part, whose rounds are the first generations
+            self.parts[0].write(self.parts[0].path[selection.best.generation])
+            selection.state = self.adapter.state()
         started = [part for part in self.parts if len(part.path) > 1]
         if started:
             started[-1].start()
+        for engine, _ in self.sets:
+            engine.reset_counts()
 
 
 def _loss(objective: Objective, labels: Tensor) -> Loss:
@@ -298,6 +317,11 @@ def _loss(objective: Objective, labels: Tensor) -> Loss:
 def _at(values: list[Any], place: int) -> Any:
     """The value at a place; the last one behind the end."""
     return values[min(place, len(values) - 1)]
+
+
+def _least_place(losses: list[float]) -> int:
+    """Where the least of some losses is, the first of equal ones; 0 where none is a number."""
+    return min(range(len(losses)), key=lambda place: losses[place] if math.isfinite(losses[place]) else math.inf)
 
 
 def _plain(note: dict[str, Any]) -> dict[str, Any]:
