@@ -1,4 +1,4 @@
-"""The linear model of scores: its optimum, its promise and its updates against computations with an explicit Jacobian."""
+"""The linear model of scores: optimum, promise and updates against computations with an explicit Jacobian."""
 
 from __future__ import annotations
 
