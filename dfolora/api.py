@@ -138,7 +138,7 @@ def problem(model: Any = "", task: Any = "", **options: Any) -> AdapterProblem:
         UserError: whatever was given that cannot work.
     """
     named = {name: value for name, value in (("model", model), ("task", task)) if value}
-    settings = with_demo(tune_settings(**named, **options))
+    settings = with_demo(tune_settings(**{"method": "search", **named, **options}))
     if not isinstance(settings, SearchSettings):
         raise UserError(f"method: a problem is for search, not for {settings.method}")
     opened, examples = open_task(settings)

@@ -14,7 +14,7 @@ from typing import Any
 
 from dfolora.errors import UserError, unknown
 from dfolora.flags import Parser, add_settings, as_flags
-from dfolora.settings.build import declared_options, refusal
+from dfolora.settings.build import declared_options, method_of, refusal
 from dfolora.settings.methods import METHODS, TuneSettings
 from dfolora.settings.model import BenchSettings, EvaluateSettings
 from dfolora.settings.options import Options, flag
@@ -133,7 +133,7 @@ def _asked(argv: list[str]) -> tuple[type[TuneSettings], dict[str, str]]:
     asked = vars(first.parse_known_args(argv[1:])[0])
     file = read_yaml(asked["config"]) if asked["config"] else {}
     preset = PRESETS.get(asked["preset"] or str(file.get("preset", "")), {})
-    method = asked["method"] or str(file.get("method", "")) or preset.get("method", "search")
+    method = method_of({**{name.replace("-", "_"): value for name, value in file.items()}, **_flags(argv)})
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     kind = METHODS[method]
@@ -144,6 +144,13 @@ def _asked(argv: list[str]) -> tuple[type[TuneSettings], dict[str, str]]:
         if name not in _known(kind, chosen):
             raise UserError(f"config: {asked['config']!r}: {refusal(name, kind, chosen)}")
     return kind, chosen
+
+
+def _flags(argv: list[str]) -> dict[str, str]:
+    """Option name -> what stands behind its flag, as text."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return {word[2:].replace("-", "_"): value for word, value in pairs if word.startswith("--")}
 
 
 def _known(kind: type[TuneSettings], chosen: dict[str, str]) -> set[str]:
@@ -184,7 +191,7 @@ def _values(values: dict[str, Any], kind: type[Options] | None = None) -> dict[s
     if kind is not None:
         taken = {field.name for field in dataclasses.fields(kind)}
         tuning = {field.name for each in METHODS.values() for field in dataclasses.fields(each)} | {"method", "preset"}
-        method = METHODS.get(str(file.get("method", "search")), METHODS["search"])
+        method = METHODS.get(method_of(file), METHODS["search"])
         tuning |= set(declared_options(method, file))
         file = {name: value for name, value in file.items() if name in taken or name not in tuning}
     return {**file, **values}

@@ -111,7 +111,7 @@ def reference() -> str:
         if fields:
             out += [f"### {group or 'From Python'}", "", *option_table(TuneSettings, fields)]
     for name, kind in METHODS.items():
-        out += [f"## `--method {name}`" + (" (the default)" if name == "search" else ""), ""]
+        out += [f"## `--method {name}`" + (" (the default)" if name == "tangent" else ""), ""]
         out += [(kind.__doc__ or "").strip(), ""]
         out += option_table(kind, names_of(kind) - names_of(TuneSettings))
     out += ["## Optimizers", "", "`--optimizer NAME`; in Python also a class, a function or an instance.", ""]

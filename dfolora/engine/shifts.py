@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfolora.engine.blocks import Prefix
+from dfolora.engine.blocks import Output, Prefix
 from dfolora.engine.engine import Engine, _Bucket
 from dfolora.engine.padded import Padded
 from dfolora.engine.patch import Forward, patched
@@ -56,6 +56,7 @@ class ShiftEngine(Engine):
         self._alone: bool | None = None if _may_run_alone(self.rows) else False  # tails; None: not tried yet
         self._seen: list[int] = []
         self._readings = torch.empty(0)  # (1, R, ...) of the incumbents
+        self._prefixes: list[dict[int, Prefix]] = []  # of each bucket: depth -> what the blocks below it gave
 
     @property
     def row_of_score(self) -> tuple[Tensor, Tensor]:
@@ -93,21 +94,23 @@ class ShiftEngine(Engine):
         inputs: dict[str, Tensor] = {}
         lengths = dict.fromkeys(names, 0.0)
         tails: list[Tail] = []
+        self._prefixes = []
+        counts = self.forwards, self.token_layers
         for bucket in self._buckets:
             layout = bucket.layout
             assert isinstance(layout, Padded), "rows run padded here"
             where = _places(layout.rows)
             recorder = Recorder(where, names)
             forwards = [recorder.watch(self.adapter.model, *each) for each in self.module_forwards({}, frozenset(), 1)]
-            output = None
+            output, prefixes = None, dict[int, Prefix]()
             if self._alone is not False:
                 tail = Tail(layout.rows, self.order, self.model)
                 output = attempt(partial(tail.record, forwards, self.readout))
                 self._alone = self._alone if output is not None else False
                 tails.append(tail)
             if output is None:
-                with patched([*forwards, *self.readout.replacements(layout.rows, 1)]):
-                    output = layout.run(self.call, 1)
+                output, prefixes = self._run_and_keep(layout, forwards, names)
+            self._prefixes.append(prefixes)
             self.count(layout.inputs, 1)
             reading = self.readout.read(layout.rows, output, 1)
             if readings is None:
@@ -121,9 +124,10 @@ class ShiftEngine(Engine):
         self._readings = readings
         if self._alone is None:
             self._alone = self._try_alone(names, lengths, tails)
+            if not self._alone:  # anew, to keep what whole rows start from
+                self.forwards, self.token_layers = counts
+                return self.look(names)
         self._tails = tails if self._alone else []
-        for bucket in self._buckets:  # so that the shifts after it cost as much whatever came before
-            bucket.prefix = Prefix(0, {})
         scores = self.rows.assemble(readings)[0].float().cpu()
         return Look(scores, {name: x.float().cpu() for name, x in inputs.items()}, lengths)
 
@@ -149,16 +153,19 @@ class ShiftEngine(Engine):
             if not len(part):
                 continue
             tail = self._tails[number] if self._alone else None
+            prefixes = self._prefixes[number]
             tokens = (tail.tokens if tail else bucket.layout.inputs["input_ids"].numel()) * len(part)
             chunk = self.at_once(len(shifts), self.chunk_tokens * len(bucket.index) // max(1, tokens))
             for start in range(0, len(shifts), chunk):
                 some = shifts[start : start + chunk]
-                reading = self._run_shifted(bucket, tail, name, some, part)
+                reading = self._run_shifted(bucket, tail or prefixes, name, some, part)
                 readings[start : start + chunk, bucket.index[part]] = reading
         return self.rows.assemble(readings).float().cpu()
 
-    def _run_shifted(self, bucket: _Bucket, tail: Tail | None, name: str, shifts: Tensor, part: Tensor) -> Tensor:
-        """Readings (P, part, ...) of some rows of a bucket."""
+    def _run_shifted(
+        self, bucket: _Bucket, start: Tail | dict[int, Prefix], name: str, shifts: Tensor, part: Tensor
+    ) -> Tensor:
+        """Readings (P, part, ...) of some rows of a bucket, from what a look has kept of the blocks below."""
         copies, depth = len(shifts), self.order.block_of(name) or 0
         module = self.model.get_submodule(name)
 
@@ -169,19 +176,46 @@ class ShiftEngine(Engine):
                 for each, forward in self.module_forwards({}, frozenset(), copies)
             ]
 
-        if tail is not None:  # of single tokens, which are not worth picking
+        if isinstance(start, Tail):  # of single tokens, which are not worth picking
             self.forwards += 1
-            self.token_layers += copies * tail.tokens * (len(self.order.blocks) - depth)
-            return tail.run(depth, forwards(tail.rows), self.readout, copies)[:, part]
-        if bucket.prefix.depth > depth:  # of a module higher up
-            bucket.prefix = Prefix(0, {})
-        prefix = self._prefix(bucket, depth) if self.savings.prefix and self.abilities.resumes_at(depth) else None
+            self.token_layers += copies * start.tokens * (len(self.order.blocks) - depth)
+            return start.run(depth, forwards(start.rows), self.readout, copies)[:, part]
+        prefix = start.get(depth)
         layout, states = bucket.layout.pick(part)
         resumed = [] if prefix is None else self.order.resume(self.order.pick(prefix, states), copies)
         with patched([*layout.replacements(self.readout, forwards(layout.rows), copies), *resumed]):
             output = layout.run(self.call, copies)
         self.count(layout.inputs, copies, prefix.depth if prefix else 0)
         return layout.read(self.readout, output, copies)
+
+    def _run_and_keep(
+        self, layout: Padded, forwards: list[tuple[nn.Module, Forward]], names: list[str]
+    ) -> tuple[Any, dict[int, Prefix]]:
+        """Run the incumbents; what the model returns, and what starts it again at each named module's block."""
+        outputs: dict[nn.Module, Output] = {}
+
+        def watch(module: nn.Module) -> tuple[nn.Module, Forward]:
+            forward = module.forward
+
+            def note(*args: Any, **kwargs: Any) -> Any:
+                outputs[module] = forward(*args, **kwargs)
+                return outputs[module]
+
+            return module, note
+
+        depths = {self.order.block_of(name) or 0 for name in names}
+        wanted = {depth for depth in depths if self.savings.prefix and self.abilities.resumes_at(depth)}
+        watched = [watch(block.module) for block in self.order.blocks] if wanted else []
+        with patched([*forwards, *self.readout.replacements(layout.rows, 1), *watched]):
+            output = layout.run(self.call, 1)
+        below: dict[str, Output] = {}
+        prefixes = {}
+        for position, block in enumerate(self.order.blocks):
+            if position in wanted:
+                prefixes[position] = Prefix(position, dict(below))
+            if wanted:
+                below[block.stack] = outputs[block.module]
+        return output, prefixes
 
     def _try_alone(self, names: list[str], lengths: dict[str, float], tails: list[Tail]) -> bool:
         """Whether answers that run alone read as they do in whole rows, where the lowest or highest module is shifted.
@@ -197,7 +231,7 @@ class ShiftEngine(Engine):
             shift = (direction / direction.norm() * lengths[name]).to(self.call.device, self.call.dtype)
             for bucket, tail in zip(self._buckets, tails, strict=True):
                 every = torch.arange(len(bucket.index), device=self.device)
-                whole = self._run_shifted(bucket, None, name, shift, every)
+                whole = self._run_shifted(bucket, {}, name, shift, every)
                 alone = attempt(partial(self._run_shifted, bucket, tail, name, shift, every))
                 if not agree(alone, whole, self.call.dtype):
                     return False

@@ -32,11 +32,12 @@ def tune_settings(**values: Any) -> TuneSettings:
     if preset and preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
     defaults = PRESETS.get(preset, {})
-    method = str(values.pop("method", "") or defaults.get("method", "search"))
+    method = method_of({**values, "preset": preset})
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     if preset and method != defaults.get("method", "search"):
         raise UserError(f"preset: {preset} is for the method {defaults.get('method', 'search')}, not for {method}")
+    values.pop("method", None)
     values = {**{name: value for name, value in defaults.items() if name != "method"}, **values}
     kind = METHODS[method]
     names = {field.name for field in dataclasses.fields(kind)}
@@ -57,6 +58,38 @@ def tune_settings(**values: Any) -> TuneSettings:
             name: typed(name, value, declared[name][1].type) for name, value in options.items() if value is not None
         }
     return kind(**values)
+
+
+def method_of(values: Mapping[str, Any]) -> str:
+    """The method that options ask for: the one that is named, or a preset's.
+
+    Where none is named: ``search`` if an option is one that only a search takes (an optimizer, a subspace, ...), or if
+    there is one number to go by and no class scores (a metric, a reward, generated answers); ``tangent`` otherwise.
+
+    Args:
+        values: names with underscores; a flag's value may still be text.
+    """
+    from dfolora.tasks import get_task, task_names
+
+    preset = values.get("preset")
+    if values.get("method") or preset:
+        return str(values.get("method") or PRESETS.get(str(preset), {}).get("method", "search"))
+    task, new_tokens = values.get("task"), values.get("new_tokens")
+    if isinstance(task, str):
+        task = get_task(task) if task in task_names() else None
+    generated = str(new_tokens) != "0" if new_tokens is not None else bool(task and task.new_tokens)
+    if generated or values.get("reward") is not None or values.get("objective") == "metric":
+        return "search"
+    return "search" if any(_only_search_takes(name, values) for name in values) else "tangent"
+
+
+def _only_search_takes(name: str, chosen: Mapping[str, Any]) -> bool:
+    from dfolora.optimizers import takers
+
+    tangent, search = ({each.name for each in dataclasses.fields(METHODS[name])} for name in ("tangent", "search"))
+    return name not in tangent and (
+        name in search or bool(takers(name)) or name in declared_options(METHODS["search"], chosen)
+    )
 
 
 def settings(kind: type[Settings], /, **values: Any) -> Settings:

@@ -29,6 +29,7 @@ class Round:
         before, promised, reached: the loss before the round, as the linear model promises it, and as it is now.
         penalty: of the linear problem.
         length: of the move that was taken, as a share of what the linear model recommends; 0: none was better.
+        share: of the loss, that the round aimed at.
     """
 
     losses: Tensor
@@ -37,6 +38,7 @@ class Round:
     reached: float
     penalty: float
     length: float
+    share: float
 
 
 @dataclass
@@ -49,7 +51,8 @@ class Part:
         directions: module name -> (K, out) orthonormal rows.
         write: makes some A sides, with the directions as columns of B, the incumbents.
         path: A of all modules before the first round, and after each.
-        unseen: the loss on examples that are not fitted, at each place of the path.
+        unseen: (N', C) scores of examples that are not fitted, at each place of the path.
+        share: of the loss, that the next round aims at: more where the last one has missed its promise.
         done: whether there is nothing more to gain, or to pay for it.
         now: what the last place of the path shows, while the model is there.
     """
@@ -59,7 +62,8 @@ class Part:
     directions: Sides
     write: Callable[[Sides], None]
     path: list[Sides]
-    unseen: list[float] = field(default_factory=list)
+    share: float
+    unseen: list[Tensor] = field(default_factory=list)
     done: bool = False
     now: Look | None = None
 
@@ -69,22 +73,31 @@ class Part:
         self.now = self.engine.look(list(self.directions))
         return self.now
 
-    def round(self, promise: float, enough: float, step_size: float) -> Round:
+    def round(self, enough: float, step_size: float) -> Round:
         """Probe, solve, and move by the longest step that is better than none.
 
         Args:
-            promise: share of the loss to aim at.
             enough: a loss that need not be reduced further.
             step_size: length of a probe, as a share of the length of the module's output.
         """
         look = self.now or self.start()
         losses: list[Tensor] = []
-        centre = self._ignores_a_common_shift(look.scores)
+        centre = ignores_a_common_shift(self.loss, look.scores)
         slopes = [self._slopes(name, look, step_size, centre, losses) for name in self.directions]
-        move = LinearModel(look.scores, slopes).fit(self.loss, promise, enough / 2)
+        move = LinearModel(look.scores, slopes).fit(self.loss, self.share, enough / 2)
         before = float(self.loss(look.scores[None]))
         reached, length = self._move(move, before, losses)
-        return Round(torch.cat(losses), before, move.promised, reached, move.penalty, length)
+        return Round(torch.cat(losses), before, move.promised, reached, move.penalty, length, self.share)
+
+    def learn(self, before: float, promised: float, reached: float, promise: float) -> None:
+        """Be more careful in the next round where this one gained less than half of what it promised, else less so.
+
+        Args:
+            before, promised, reached: as in ``Round``.
+            promise: the share that a part starts with.
+        """
+        kept = reached < before and before - reached >= (before - promised) / 2
+        self.share = max(promise, self.share**2) if kept else self.share**0.5
 
     def _move(self, move: Move, before: float, losses: list[Tensor]) -> tuple[float, float]:
         start = self.path[-1]
@@ -121,10 +134,11 @@ class Part:
             sets.append(Slopes(look.inputs[name], rows, torch.where(usable[:, None, None], changes, 0.0)))
         return sets
 
-    def _ignores_a_common_shift(self, scores: Tensor) -> bool:
-        """Whether the loss stays if all scores of an example rise by as much: then such a change is of no interest."""
-        here, there = self.loss(scores[None]), self.loss(scores[None] + 1)
-        return bool((here - there).abs() <= 1e-4 * here.abs().clamp(min=1e-2))
+
+def ignores_a_common_shift(loss: Loss, scores: Tensor) -> bool:
+    """Whether a loss stays if all scores of an example rise by as much: then such a change is of no interest."""
+    here, there = loss(scores[None]), loss(scores[None] + 1)
+    return bool((here - there).abs() <= 1e-4 * here.abs().clamp(min=1e-2))
 
 
 def no_updates(engine: ShiftEngine, directions: Sides) -> Sides:

@@ -21,13 +21,16 @@ from dfolora.engine.shifts import ShiftEngine
 from dfolora.errors import UserError
 from dfolora.log import Line, Step, checksum, finite
 from dfolora.methods.method import Method
-from dfolora.methods.tangent.part import LENGTHS, Loss, Part, Sides, no_updates
+from dfolora.methods.tangent.part import LENGTHS, Loss, Part, Sides, ignores_a_common_shift, no_updates
 from dfolora.models.adapter import Adapter
 from dfolora.problems.objectives import Objective, check_result
 from dfolora.problems.problem import Problem
 from dfolora.seeds import seed_of
 
-_OF_A_ROUND = ("part", "from", "promised", "reached", "penalty", "length", "unseen_before", "unseen")  # in its note
+_LEAST_GAIN = 0.9  # a round that aims at more of the present loss than this is not worth its probes
+_LEAST_GAIN_UNSEEN = 0.98  # the result must have at most this share of the base model's loss on unseen examples
+_HALVES = [half / 2 for half in range(-2, 13)]  # powers of 2 that scores are divided by
+_OF_A_ROUND = ("from", "promised", "reached", "penalty", "length", "share", "unseen")  # numbers in its note
 
 
 class Tangent(Method[Problem[Adapter]]):
@@ -98,6 +101,7 @@ class Tangent(Method[Problem[Adapter]]):
         self._base = Line()  # the model as it is
         self._devs: list[Any] = []  # of the base model, and after the rounds of the first part
         self._joined: int | None = None  # the round whose mean is the result
+        self._replayed = [0 for _ in self.parts]  # rounds that the log has
 
     def step(self, before: Line) -> Step:
         here = self._checksum()
@@ -108,41 +112,39 @@ class Tangent(Method[Problem[Adapter]]):
         part, (other, unseen_loss) = self.parts[number], self.sets[1 - number]
         if not part.unseen:
             self._measure_base(number)
-        part_round = part.round(self.promise, self.enough, self.step_size)
-        scores = other.incumbent_scores().cpu()
-        unseen = float(unseen_loss(scores[None]))
+        part_round = part.round(self.enough, self.step_size)
+        part.unseen.append(other.incumbent_scores().cpu())
+        unseen = float(unseen_loss(part.unseen[-1][None]))
         note = {
             "part": number, "from": part_round.before, "promised": part_round.promised, "reached": part_round.reached,
-            "penalty": part_round.penalty, "length": part_round.length,
-            "unseen_before": part.unseen[-1], "unseen": unseen,
+            "penalty": part_round.penalty, "length": part_round.length, "share": part_round.share, "unseen": unseen,
         }  # fmt: skip
         if number == 0:
-            self._dev = self._dev_result(scores)
+            self._dev = self._dev_result(part.unseen[-1])
             self._dev_cost = other.token_layers
             other.reset_counts()
         else:
             self._count(part.engine)
-        self._noted(part, note)
-        return Step(here, finite(part_round.losses), len(part.path) - 1, None, _plain(note))
+        note = _plain(note)
+        self._noted(part, _numbers(note), len(part.path) - 1)
+        return Step(here, finite(part_round.losses), len(part.path) - 1, None, note)
 
     def repeat(self, before: Line, line: Line) -> None:
         """Follow the notes; ``restore`` loads the A sides."""
         self._begin(before)
         note, number = line.note or {}, self._whose_turn(before)
         if number is None and isinstance(place := note.get("joined"), int):
-            if not 0 <= place < max(len(part.unseen) for part in self.parts):
+            if not 0 <= place <= max(self._replayed):
                 raise UserError(f"resume: generation {line.generation} joins at round {place}, which the log lacks")
             self._joined = place
             return
         if number is None or note.get("part") != number:
             raise UserError(f"resume: generation {line.generation} is not of the part whose turn it is")
-        numbers = {name: math.nan if value is None else value for name, value in note.items()}
+        numbers = _numbers(note)
         if not all(isinstance(numbers.get(name), (int, float)) for name in _OF_A_ROUND):
             raise UserError(f"resume: the note of generation {line.generation} is not that of a round")
-        part = self.parts[number]
-        if not part.unseen:
-            part.unseen.append(numbers["unseen_before"])
-        self._noted(part, numbers)
+        self._replayed[number] += 1
+        self._noted(self.parts[number], numbers, self._replayed[number])
 
     def is_stuck(self, line: Line) -> bool:
         return self._joined is not None
@@ -162,7 +164,7 @@ class Tangent(Method[Problem[Adapter]]):
             selection.state = self.adapter.state()
         elif note.get("part") == 0:
             self._devs.append(line.dev)
-            if _least_place(self.parts[0].unseen) == len(self.parts[0].unseen) - 1:
+            if _loss_of(line) < _loss_of(selection.best):
                 selection.best, selection.state = line, self.adapter.state()
 
     # -- rounds -----------------------------------------------------------------------------------------------------
@@ -177,7 +179,7 @@ class Tangent(Method[Problem[Adapter]]):
         def write(sides: Sides) -> None:
             self._write([sides if each == number else part.path[0] for each, part in enumerate(self.parts)], 1.0)
 
-        return Part(engine, loss, drawn, write, [no_updates(engine, drawn)])
+        return Part(engine, loss, drawn, write, [no_updates(engine, drawn)], self.promise)
 
     def _write(self, sides: list[Sides], share: float) -> None:
         """Make A sides of all parts, side by side, the incumbents; each counts by a share."""
@@ -202,27 +204,33 @@ class Tangent(Method[Problem[Adapter]]):
                 return number
         return None
 
-    def _noted(self, part: Part, note: dict[str, Any]) -> None:
-        part.unseen.append(note["unseen"])
-        fitted = note["reached"] < self.enough or note["length"] == 0
-        part.done = fitted or len(part.unseen) > self.rounds
+    def _noted(self, part: Part, note: dict[str, Any], rounds: int) -> None:
+        part.learn(note["from"], note["promised"], note["reached"], self.promise)
+        part.done = note["reached"] < self.enough or part.share > _LEAST_GAIN or rounds >= self.rounds
 
     def _measure_base(self, number: int) -> None:
-        """The unseen loss that the model starts from: that of the other part, or of the dev set."""
-        other, loss = self.sets[1 - number]
+        """The unseen scores that the model starts from: those of the other part, or of the dev set."""
         self._write([part.path[0] for part in self.parts], 1.0)
-        self.parts[number].unseen.append(float(loss(other.incumbent_scores().cpu()[None])))
+        self.parts[number].unseen.append(self.sets[1 - number][0].incumbent_scores().cpu())
         self.parts[number].now = None
 
     def _join(self, here: str) -> Step:
-        """Choose the round at which unseen examples have the least loss in all, and write the mean of the parts."""
-        most = max(len(part.path) for part in self.parts)
-        totals = [sum(_at(part.unseen, place) for part in self.parts) for place in range(most)]
-        best = self._joined = _least_place(totals)
+        """Choose the round that is best for unseen examples, and write the mean of the parts."""
+        losses = [_calibrated(self._unseen(place)) for place in range(max(len(part.path) for part in self.parts))]
+        best = min(range(len(losses)), key=lambda place: losses[place])
+        if not losses[best] < _LEAST_GAIN_UNSEEN * losses[0]:
+            best = 0
+        self._joined = best
         self._write_joined(best)
         loss = self.sets[0][1](self.problem.engine.incumbent_scores().cpu()[None])
         self._dev, self._dev_cost = _at(self._devs, best), 0
-        return Step(here, finite(loss), note=_plain({"joined": best, "unseen": totals}))
+        return Step(here, finite(loss), note=_plain({"joined": best, "unseen": losses}))
+
+    def _unseen(self, place: int) -> list[tuple[Loss, Tensor]]:
+        """Of each part the loss of examples that it has not seen, and their scores at a place of its path."""
+        return [
+            (self.sets[1 - number][1], _at(part.unseen, place)) for number, part in enumerate(self.parts) if part.unseen
+        ]
 
     def _write_joined(self, place: int) -> None:
         self._write([_at(part.path, place) for part in self.parts], 1 / len(self.parts))
@@ -263,21 +271,23 @@ class Tangent(Method[Problem[Adapter]]):
     # -- interruption -----------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
-        """The A sides that the rounds have passed through."""
-        return {
-            f"{number}/{place}/{name}": a.contiguous()
-            for number, part in enumerate(self.parts)
-            for place, sides in enumerate(part.path)
-            for name, a in sides.items()
-            if place
-        }
+        """The A sides that the rounds have passed through, and the scores of unseen examples there."""
+        tensors: dict[str, Tensor] = {}
+        for number, part in enumerate(self.parts):
+            for place, scores in enumerate(part.unseen):
+                tensors[f"{number}/unseen/{place}"] = scores.contiguous()
+            for place, sides in enumerate(part.path[1:], start=1):
+                tensors.update({f"{number}/{place}/{name}": a.contiguous() for name, a in sides.items()})
+        return tensors
 
     def restore(self, tensors: dict[str, Tensor], after: Line | None) -> None:
         if not tensors:
             return
         try:
             for number, part in enumerate(self.parts):
-                for place in range(1, len(part.unseen)):
+                for place in range(self._replayed[number] + 1 if self._replayed[number] else 0):
+                    part.unseen.append(tensors[f"{number}/unseen/{place}"])
+                for place in range(1, self._replayed[number] + 1):
                     sides = {name: tensors[f"{number}/{place}/{name}"] for name in self.modules}
                     if any(sides[name].shape != part.path[0][name].shape for name in sides):
                         raise ValueError("its shapes are others")
@@ -314,6 +324,24 @@ def _loss(objective: Objective, labels: Tensor) -> Loss:
     return loss
 
 
+def _calibrated(unseen: list[tuple[Loss, Tensor]]) -> float:
+    """The mean loss of some scores, at the temperature that suits them best where the loss compares classes.
+
+    Scores that rank well but are too sure of themselves are no reason to keep the model as it was.
+    """
+    compares = all(ignores_a_common_shift(loss, scores) for loss, scores in unseen)
+    totals = [
+        sum(float(loss(scores[None] * 2**-half)) for loss, scores in unseen) / len(unseen)
+        for half in (_HALVES if compares else (0.0,))
+    ]
+    return min((total for total in totals if math.isfinite(total)), default=math.inf)
+
+
+def _loss_of(line: Line) -> float:
+    loss = line.dev["loss"] if line.dev else None
+    return math.inf if loss is None else float(loss)
+
+
 def _at(values: list[Any], place: int) -> Any:
     """The value at a place; the last one behind the end."""
     return values[min(place, len(values) - 1)]
@@ -333,3 +361,8 @@ def _plain(note: dict[str, Any]) -> dict[str, Any]:
         return value if not isinstance(value, float) or math.isfinite(value) else None
 
     return {name: plain(value) for name, value in note.items()}
+
+
+def _numbers(note: dict[str, Any]) -> dict[str, Any]:
+    """What ``_plain`` has made of a note, with NaN where it has None."""
+    return {name: math.nan if value is None else value for name, value in note.items()}
