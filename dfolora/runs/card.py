@@ -33,8 +33,8 @@ def _choice(settings: TuneSettings, scores: dict[str, Any]) -> str:
             f"It changes nothing: neither a fit to these examples nor one to the {dev} dev examples helped the others."
         )
     return (
-        f"It is the mean of two fits, to these and to the {dev} dev examples, each judged by the examples of the other; "
-        "on dev the fit to these alone was scored."
+        f"It is the mean of two fits, to these and to the {dev} dev examples, each judged by the examples of the "
+        "other; on dev the fit to these alone was scored."
     )
 
 
