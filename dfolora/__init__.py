@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfolora.api import evaluate, problem, tune
+    from dfolora.baseline_run import baseline
+    from dfolora.baselines.base import Baseline
+    from dfolora.comparison.compare import compare
     from dfolora.errors import UserError
     from dfolora.models.load import load as load_model
     from dfolora.optimizers import Optimizer
@@ -23,6 +26,9 @@ _PLACES = {
     "tune": "api",
     "evaluate": "api",
     "problem": "api",
+    "baseline": "baseline_run",
+    "Baseline": "baselines.base",
+    "compare": "comparison.compare",
     "register": "registration",
     "load_model": "models.load:load",
     "Run": "runs.folder",
@@ -35,6 +41,7 @@ _PLACES = {
     "UserError": "errors",
 }
 __all__ = [
+    "Baseline",
     "Example",
     "Listener",
     "Optimizer",
@@ -43,6 +50,8 @@ __all__ = [
     "Subspace",
     "Task",
     "UserError",
+    "baseline",
+    "compare",
     "evaluate",
     "load_model",
     "problem",

@@ -117,7 +117,9 @@ def evaluate(model: Any = "", task: Any = "", *, listener: Listener | None = Non
         dtype = str(next(language_model.model.parameters()).dtype).removeprefix("torch.")
         raise UserError(f"dtype: class scores of this model are not numbers in {dtype}; try float32")
     if settings.predictions:
-        scoring.save_predictions(Path(settings.predictions).expanduser(), encoder, split, predictions)
+        scoring.save_predictions(
+            Path(settings.predictions).expanduser(), encoder, split, predictions, settings.reward is None
+        )
     return {
         "model": description.name_of(settings.model),
         "adapter": settings.adapter,
@@ -234,6 +236,12 @@ def _save(run: Run, tuned: TunedModel, encoder: PromptEncoder, card: str) -> Non
     tuned.save(Path(run.adapter), texts, encoder.tokenizer)
 
 
+def _write_down(
+    run: Run, name: str, encoder: PromptEncoder, test: list[Example], predictions: scoring.Predictions
+) -> None:
+    scoring.save_predictions(run.folder / name, encoder, test, predictions, run.settings.reward is None)
+
+
 def _finish_adapter(
     run: Run, adapter: Adapter, encoder: PromptEncoder, test: list[Example], scores: dict[str, Any], listener: Listener
 ) -> None:
@@ -245,12 +253,13 @@ def _finish_adapter(
     chunk = run.settings.chunk_tokens
     tuned = scoring.predict(adapter, encoder, test, chunk, listener, "scoring the tuned model")
     scores["tuned"] = scoring.metrics(encoder, test, tuned)
-    scoring.save_predictions(run.folder / "predictions.jsonl", encoder, test, tuned)
+    _write_down(run, "predictions.jsonl", encoder, test, tuned)
     selected = adapter.state()
     adapter.clear()
     plain = scoring.predict(adapter, encoder, test, chunk, listener, "scoring the model as it was")
     adapter.restore(selected)
     scores["zero_shot"] = scoring.metrics(encoder, test, plain)
+    _write_down(run, "zero_shot_predictions.jsonl", encoder, test, plain)
     write_text(Path(run.adapter) / "README.md", card())
 
 
@@ -272,10 +281,11 @@ def _finish_weights(
         return
     tuned = scoring.predict(bare, encoder, test, settings.chunk_tokens, listener, "scoring the tuned model")
     scores["tuned"] = scoring.metrics(encoder, test, tuned)
-    scoring.save_predictions(run.folder / "predictions.jsonl", encoder, test, tuned)
+    _write_down(run, "predictions.jsonl", encoder, test, tuned)
     del encoder, bare
     gc.collect()
     encoder, bare = fresh()
     plain = scoring.predict(bare, encoder, test, settings.chunk_tokens, listener, "scoring the model as it was")
     scores["zero_shot"] = scoring.metrics(encoder, test, plain)
+    _write_down(run, "zero_shot_predictions.jsonl", encoder, test, plain)
     write_text(Path(run.adapter) / "README.md", model_card(settings, scores, encoder))

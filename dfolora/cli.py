@@ -8,12 +8,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from dfolora.comparison import command as comparison
 from dfolora.errors import UserError, unknown
 from dfolora.flags import Parser, add_settings, as_flags
+from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import declared_options, method_of, refusal
 from dfolora.settings.methods import METHODS, TuneSettings
 from dfolora.settings.model import BenchSettings, EvaluateSettings
@@ -29,6 +31,7 @@ LISTS = {
     "optimizers": "list the optimizers",
     "subspaces": "list the subspaces",
     "objectives": "list what can be minimised",
+    "baselines": "list what a search can be compared with",
     "presets": "list the settings of published methods",
 }
 
@@ -58,9 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _option_names(argv: list[str]) -> set[str]:
     """Names of options: those of every command, those that a preset brings, and what was given as a flag."""
-    kinds = (*METHODS.values(), EvaluateSettings, BenchSettings)
+    kinds = (*METHODS.values(), EvaluateSettings, BenchSettings, BaselineSettings, *comparison.KINDS.values())
     names = {"method", "preset", "resume", "config"} | {name for values in PRESETS.values() for name in values}
-    names |= {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    names |= {field.name for kind in kinds for field in dataclasses.fields(kind)} | set(_own_options(argv))
+    names.discard("baseline")  # the command's first word
     return names | {word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
 
 
@@ -82,7 +86,11 @@ def _run(argv: list[str]) -> int:
     if rest:
         raise _stranger(rest[0], command, argv)
     as_json = values.pop("json")
-    run = {"tune": _tune, "evaluate": _evaluate, "bench": _bench, "task": _task}.get(command)
+    if command in comparison.KINDS:
+        signal.signal(signal.SIGTERM, _terminate)
+        return comparison.run(command, values, as_json, argv)
+    runs = {"tune": _tune, "evaluate": _evaluate, "baseline": _baseline, "bench": _bench, "task": _task}
+    run = runs.get(command)
     return run(values, as_json) if run else _list(command, as_json)
 
 
@@ -116,9 +124,18 @@ def _parser(argv: list[str]) -> Parser:
     evaluate.add_argument("run", nargs="?", metavar="RUN", help="folder of a run or of its adapter")
     evaluate.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
     add_settings(evaluate, EvaluateSettings)
+    baseline = add(
+        "baseline",
+        "fit and score what a search is compared with",
+        "What it takes itself comes on top. Example: dfolora baseline calibrated --model roberta-base --task glue/sst2",
+    )
+    baseline.add_argument("name", metavar="NAME", help="see `dfolora baselines`")
+    baseline.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
+    add_settings(baseline, BaselineSettings, _own_options(argv), "the baseline")
     bench = add("bench", "measure how fast a population is scored, in units of plain inference")
     bench.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
     add_settings(bench, BenchSettings)
+    comparison.add_commands(add)
     add("task", "what one task is").add_argument("name", metavar="NAME", help="see `dfolora tasks`")
     for name, text in LISTS.items():
         add(name, text)
@@ -153,6 +170,14 @@ def _flags(argv: list[str]) -> dict[str, str]:
     return {word[2:].replace("-", "_"): value for word, value in pairs if word.startswith("--")}
 
 
+def _own_options(argv: list[str]) -> dict[str, Any]:
+    """What the baseline that a command line names takes itself."""
+    from dfolora import baselines
+
+    name = next((word for word in argv[1:] if word in baselines.REGISTRY.names()), "")
+    return baselines.options_of(name) if argv[:1] == ["baseline"] and name else {}
+
+
 def _known(kind: type[TuneSettings], chosen: dict[str, str]) -> set[str]:
     """What a method, its optimizer and its subspace take."""
     fields = {field.name for field in dataclasses.fields(kind)}
@@ -170,17 +195,21 @@ def _stranger(word: str, command: str, argv: list[str]) -> UserError:
         if not str(error).startswith("option:"):
             return error
         return unknown("flag", name, map(flag, {*_known(kind, chosen), "config", "resume", "json"}))
-    kinds = {"evaluate": EvaluateSettings, "bench": BenchSettings}
+    kinds = {
+        "evaluate": EvaluateSettings, "bench": BenchSettings, "baseline": BaselineSettings, **comparison.KINDS
+    }  # fmt: skip
     known = {flag(field.name) for field in dataclasses.fields(kinds[command])} if command in kinds else {"--json"}
+    known |= set(map(flag, _own_options(argv)))
     return unknown("flag", name, known)
 
 
-def _values(values: dict[str, Any], kind: type[Options] | None = None) -> dict[str, Any]:
+def _values(values: dict[str, Any], kind: type[Options] | None = None, more: Collection[str] = ()) -> dict[str, Any]:
     """Flags over the YAML file, which may serve several commands.
 
     Args:
         values: the flags, ``config`` among them.
         kind: the settings of a command that leaves aside what is only for ``tune``; None: it is ``tune``.
+        more: what the command takes besides.
     """
     path = values.pop("config")
     if not path:
@@ -189,7 +218,7 @@ def _values(values: dict[str, Any], kind: type[Options] | None = None) -> dict[s
     if str(file.get("output", "")) == str(Path(path).parent):
         del file["output"]  # the settings of a run, for another one
     if kind is not None:
-        taken = {field.name for field in dataclasses.fields(kind)}
+        taken = {field.name for field in dataclasses.fields(kind)} | set(more)
         tuning = {field.name for each in METHODS.values() for field in dataclasses.fields(each)} | {"method", "preset"}
         method = METHODS.get(method_of(file), METHODS["search"])
         tuning |= set(declared_options(method, file))
@@ -247,6 +276,23 @@ def _evaluate(values: dict[str, Any], as_json: bool) -> int:
     return 0
 
 
+def _baseline(values: dict[str, Any], as_json: bool) -> int:
+    from dfolora import baseline_run
+    from dfolora.runs.progress import Display
+
+    signal.signal(signal.SIGTERM, _terminate)
+    name = values.pop("name")
+    options = _values(values, BaselineSettings, _own_options(["baseline", name]))
+    options.pop("baseline", None)  # of a file; the command line names it
+    with Display() as display:
+        scores = baseline_run.baseline(name, **options, listener=display)
+    if as_json:
+        print(json.dumps(scores))
+    else:
+        display.scores(scores)
+    return 0
+
+
 def _bench(values: dict[str, Any], as_json: bool) -> int:
     from dfolora.bench.command import bench_command
     from dfolora.runs.progress import bench_table
@@ -296,6 +342,10 @@ def _lines(what: str) -> dict[str, str]:
         from dfolora import subspaces
 
         return subspaces.REGISTRY.describe()
+    if what == "baselines":
+        from dfolora import baselines
+
+        return baselines.REGISTRY.describe()
     if what == "objectives":
         from dfolora.problems import objectives
 

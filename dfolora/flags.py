@@ -12,7 +12,7 @@ from dfolora.settings.options import Options, flag, hints
 
 MISSING = argparse.SUPPRESS
 # In the order in which a newcomer wants to know them.
-GROUPS = ("Model", "Task and data", "Search", "Run", "Benchmark")
+GROUPS = ("Grid", "Model", "Task and data", "Search", "Run", "Benchmark")
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,14 +33,16 @@ class Help(argparse.HelpFormatter):
 
 
 def add_settings(
-    parser: argparse.ArgumentParser, kind: type[Options], declared: Mapping[str, Any] | None = None
-) -> None:
-    """Add a flag for every field of a settings class and every option that the optimizer and subspace declare.
+    parser: argparse.ArgumentParser, kind: type[Options], declared: Mapping[str, Any] | None = None,
+    whose: str = "the optimizer and the subspace",
+) -> None:  # fmt: skip
+    """Add a flag for every field of a settings class and every option that what is plugged in declares.
 
     Args:
         parser: gets them, in groups.
         kind: the dataclass.
-        declared: name -> what ``options_of`` or ``subspace_options`` says of it.
+        declared: name -> its ``Option``.
+        whose: by whom they are declared.
     """
     types = hints(kind)
     groups: dict[str, Any] = {name: parser.add_argument_group(name) for name in GROUPS}
@@ -51,9 +53,9 @@ def add_settings(
         group = groups[name]
         _add(group, field.name, text, types[field.name], field.default, field.metadata.get("choices", ()))
     if declared:
-        group = parser.add_argument_group("Options of the optimizer and the subspace")
+        group = parser.add_argument_group(f"Options of {whose}")
         for name, option in declared.items():
-            _add(group, name, option.help, option.type, option.default, ())
+            _add(group, name, option.help, option.type, option.default, option.choices)
 
 
 def _add(group: Any, name: str, text: str, hint: Any, default: Any, choices: Sequence[str]) -> None:

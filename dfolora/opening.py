@@ -79,6 +79,7 @@ def open_task(settings: ModelSettings) -> tuple[Task, Examples]:
     """
     from dfolora.tasks import get_task
     from dfolora.tasks.common import Source
+    from dfolora.tasks.draw import some_of
     from dfolora.tasks.files import file_task, with_prompt
 
     source = Source(Path(settings.data).expanduser() if settings.data else None, settings.shots, settings.data_seed)
@@ -101,7 +102,12 @@ def open_task(settings: ModelSettings) -> tuple[Task, Examples]:
         task = dataclasses.replace(task, new_tokens=settings.new_tokens)
     if settings.reward is not None:
         task = rewarded(task, settings.reward)
-    return task, lambda split: task.load(split, source)
+
+    def load(split: str) -> list[Example]:
+        loaded = task.load(split, source)
+        return some_of(loaded, settings.test_limit) if settings.test_limit and split == "test" else loaded
+
+    return task, load
 
 
 def open_model(settings: ModelSettings) -> LanguageModel:

@@ -1,4 +1,4 @@
-"""Register optimizers, subspaces, objectives, tasks and methods of your own by name."""
+"""Register optimizers, subspaces, objectives, tasks, methods and baselines of your own by name."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def register(kind: str, name: str, thing: Any, about: str = "") -> None:
     """Register something of your own under a name, for the rest of this process.
 
     An installed package does the same for every process by an entry point, in the group ``dfolora.optimizers``,
-    ``dfolora.subspaces``, ``dfolora.objectives``, ``dfolora.tasks`` or ``dfolora.methods``.
+    ``dfolora.subspaces``, ``dfolora.objectives``, ``dfolora.tasks``, ``dfolora.methods`` or ``dfolora.baselines``.
 
     Args:
-        kind: ``optimizer``, ``subspace``, ``objective``, ``task`` or ``method``.
+        kind: ``optimizer``, ``subspace``, ``objective``, ``task``, ``method`` or ``baseline``.
         name: what users type.
-        thing: an ``Optimizer`` or ``Subspace`` class, a function of scores and labels, a ``Task``, a
+        thing: an ``Optimizer``, ``Subspace`` or ``Baseline`` class, a function of scores and labels, a ``Task``, a
             method's class of settings (docs/adding.md).
         about: what it is, in one line; '': the first line of its docstring.
 
@@ -28,7 +28,7 @@ def register(kind: str, name: str, thing: Any, about: str = "") -> None:
 
 
 def _registry(kind: str) -> Registry:
-    from dfolora import optimizers, subspaces, tasks
+    from dfolora import baselines, optimizers, subspaces, tasks
     from dfolora.problems import objectives
     from dfolora.settings import methods
 
@@ -38,6 +38,7 @@ def _registry(kind: str) -> Registry:
         "objective": objectives.REGISTRY,
         "task": tasks.REGISTRY,
         "method": methods.REGISTRY,
+        "baseline": baselines.REGISTRY,
     }
     if kind not in registries:
         raise unknown("register", kind, registries)

@@ -29,10 +29,14 @@ class Predictions:
     Attributes:
         predicted: class indices, or texts where answers are generated; None where a class score is not a number.
         scores: class scores of each example, (C,) float32; empty where answers are generated.
+        token_layers: tokens x blocks that were computed for them.
+        forwards: how many forwards that took.
     """
 
     predicted: list[Any]
     scores: list[Tensor]
+    token_layers: int = 0
+    forwards: int = 0
 
 
 def predict(
@@ -55,6 +59,7 @@ def predict(
     """
     predicted: list[Any] = []
     scores: list[Tensor] = []
+    token_layers = forwards = 0
     for start in range(0, len(examples), BATCH):
         if listener is not None:
             listener.stage(f"{what}: {start} of {len(examples)} examples")
@@ -69,7 +74,9 @@ def predict(
             broken = found.isnan().any(-1).tolist()
             predicted += [None if bad else best for bad, best in zip(broken, found.argmax(-1).tolist(), strict=True)]
             scores += list(found)
-    return Predictions(predicted, scores)
+        token_layers += engine.token_layers
+        forwards += engine.forwards
+    return Predictions(predicted, scores, token_layers, forwards)
 
 
 def metrics(encoder: PromptEncoder, examples: Sequence[Example], predictions: Predictions) -> Metrics:
@@ -84,8 +91,23 @@ def _wrong(example: Example) -> int:
     return next((c for c in classes if c != example.label), example.label)
 
 
-def save_predictions(path: Path, encoder: PromptEncoder, examples: Sequence[Example], predictions: Predictions) -> None:
-    """Write one JSON line per example: ``index, prediction, gold, correct`` and, of classes, ``scores``.
+def save_predictions(
+    path: Path,
+    encoder: PromptEncoder,
+    examples: Sequence[Example],
+    predictions: Predictions,
+    scored: bool = True,
+) -> None:
+    """Write one JSON line per example: ``index, prediction, gold``, and how good that is.
+
+    Of classes ``correct``, ``scores`` (C numbers) and ``margin``, the right one's score minus the best of the others
+    (None where there is no finite one); of generated texts ``score``, the task's main metric of that example alone,
+    between 0 and 1.
+
+    Args:
+        path: the file.
+        encoder, examples, predictions: N of the latter two.
+        scored: give texts their ``score``; not where a user's reward, which may be dear, is the metric.
 
     Raises:
         UserError: the file cannot be written.
@@ -96,12 +118,22 @@ def save_predictions(path: Path, encoder: PromptEncoder, examples: Sequence[Exam
         line: dict[str, Any] = {"index": index}
         if encoder.task.new_tokens:
             line |= {"prediction": predicted, "gold": list(example.gold)}
+            if scored:
+                line["score"] = encoder.task.main(encoder.task.measure([example], [predicted])) / 100
         else:
             line |= {
                 "prediction": names[predicted] if predicted is not None and predicted < len(names) else predicted,
                 "gold": names[example.label] if example.label < len(names) else example.label,
                 "correct": predicted == example.label,
+                "margin": _margin(predictions.scores[index].tolist(), example.label),
                 "scores": [value if math.isfinite(value) else None for value in predictions.scores[index].tolist()],
             }
         lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
     write_text(path, "".join(lines))
+
+
+def _margin(scores: list[float], label: int) -> float | None:
+    """The right class's score minus the best of the others; None where that is no finite number."""
+    others = [score for c, score in enumerate(scores) if c != label]
+    margin = scores[label] - max(others) if others and label < len(scores) else math.nan
+    return margin if math.isfinite(margin) else None

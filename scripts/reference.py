@@ -1,4 +1,4 @@
-"""Print docs/reference.md: every option, optimizer, subspace, objective, preset and task, as the code has them.
+"""Print docs/reference.md: every option, and every name that an option takes, as the code has them.
 
 python -m scripts.reference > docs/reference.md
 """
@@ -11,8 +11,11 @@ from collections.abc import Iterable, Mapping
 from types import NoneType
 from typing import Any, get_args
 
-from dfolora import optimizers, subspaces, tasks
+from dfolora import baselines, optimizers, subspaces, tasks
 from dfolora.problems import objectives
+from dfolora.settings.baseline import BaselineSettings
+from dfolora.settings.build import PLACES
+from dfolora.settings.comparison import CompareSettings, PlotSettings, ReportSettings
 from dfolora.settings.methods import METHODS, TuneSettings
 from dfolora.settings.model import BenchSettings, EvaluateSettings, ModelSettings
 from dfolora.settings.options import Options, flag, hints
@@ -28,9 +31,13 @@ object. Terms are explained in [concepts.md](concepts.md).
 COMMANDS = {
     "dfolora tune": "tune a model; `--resume RUN` goes on with a run folder, with `--budget N` beyond its end",
     "dfolora evaluate [RUN]": "score a run, a saved adapter, or a model as it is",
+    "dfolora baseline NAME": "fit and score what a search is compared with",
+    "dfolora compare": "run a grid of tasks, methods and seeds, and compare the methods: [comparing.md](comparing.md)",
+    "dfolora plot FOLDER...": "draw scores, losses and gains of runs or of a comparison",
+    "dfolora report FOLDER": "one HTML page of a comparison",
     "dfolora bench": "how fast a population is scored, in units of plain inference",
     "dfolora tasks": "list the tasks; `dfolora task NAME` says what one is",
-    "dfolora optimizers": "list the optimizers; likewise `subspaces`, `objectives`, `presets`",
+    "dfolora optimizers": "list the optimizers; likewise `subspaces`, `objectives`, `presets`, `baselines`",
     "dfolora --version": "the version",
 }
 
@@ -68,7 +75,7 @@ def option_table(kind: type[Options], names: Iterable[str]) -> list[str]:
     for field in dataclasses.fields(kind):
         if field.name not in wanted or "help" not in field.metadata or not field.init:
             continue
-        if field.name in ("optimizer_options", "subspace_options"):
+        if field.name in PLACES.values():
             continue  # they are options themselves
         name = f"`{flag(field.name)}`" if field.metadata.get("group") else f"`{field.name}` (Python only)"
         takes = value_of(types[field.name], field.metadata.get("choices", ()), field.metadata)
@@ -134,6 +141,18 @@ def reference() -> str:
     out += ["## Tasks", "", "`--task NAME`; in Python also a `Task`.", "", *named(builtin(tasks.REGISTRY))]
     out += ["## `dfolora evaluate`", "", "The options about model, task and data above, and:", ""]
     out += option_table(EvaluateSettings, names_of(EvaluateSettings) - names_of(ModelSettings))
+    plain = builtin(baselines.REGISTRY)
+    out += ["## `dfolora baseline NAME`", "", "The options about model, task and data above, and:", ""]
+    out += option_table(BaselineSettings, names_of(BaselineSettings) - names_of(ModelSettings) - {"baseline"})
+    out += ["In Python, `dfolora.baseline(NAME, model, task)`, also with a class or an instance.", "", *named(plain)]
+    out += ["What they take themselves:", "", *brought({name: baselines.options_of(name) for name in plain})]
+    out += ["## `dfolora compare`", "", "`--config FILE`, the options of every `dfolora tune` above, and:", ""]
+    grid = [f.name for f in dataclasses.fields(CompareSettings) if f.metadata.get("group")]
+    out += option_table(
+        CompareSettings, [n for n in grid if n not in names_of(TuneSettings) or n in ("output", "test_split")]
+    )
+    for name, about in (("plot FOLDER...", PlotSettings), ("report FOLDER", ReportSettings)):
+        out += [f"## `dfolora {name}`", "", *option_table(about, names_of(about))]
     out += ["## `dfolora bench`", "", "The options about model, task and data above, and:", ""]
     out += option_table(BenchSettings, names_of(BenchSettings) - names_of(ModelSettings))
     return "\n".join(out).rstrip() + "\n"

@@ -81,3 +81,23 @@ def kshot_groups(examples: Sequence[Example], shots: int, seed: int) -> tuple[li
         )
     drawn = list(groups.values())
     return list(chain(*drawn[: 2 * shots])), list(chain(*drawn[2 * shots : 4 * shots]))
+
+
+def some_of(examples: Sequence[Example], most: int) -> list[Example]:
+    """At most so many examples, the same ones every time; groups stay whole, and the order is kept.
+
+    Args:
+        examples: a test set.
+        most: examples that remain at most; where the first group is larger, that group.
+    """
+    if len(examples) <= most:
+        return list(examples)
+    groups: dict[str, list[int]] = {}
+    for i, example in enumerate(examples):
+        groups.setdefault(example.group or f"#{i}", []).append(i)
+    members = list(groups.values())
+    chosen: list[int] = []
+    for place in np.random.RandomState(0).permutation(len(members)):
+        if not chosen or len(chosen) + len(members[place]) <= most:
+            chosen += members[place]
+    return [examples[i] for i in sorted(chosen)]

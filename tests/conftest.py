@@ -9,10 +9,10 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _nothing_stays_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
-    from dfolora import optimizers, subspaces, tasks
+    from dfolora import baselines, optimizers, subspaces, tasks
     from dfolora.problems import objectives
     from dfolora.settings import methods
 
-    registries = (optimizers.REGISTRY, subspaces.REGISTRY, tasks.REGISTRY, objectives.REGISTRY, methods.REGISTRY)
-    for registry in registries:
+    modules = (optimizers, subspaces, tasks, objectives, methods, baselines)
+    for registry in (module.REGISTRY for module in modules):
         monkeypatch.setattr(registry, "_added", dict(registry._added))

@@ -23,6 +23,7 @@ from dfolora.optimizers import make_optimizer
 from dfolora.optimizers.cma import CMA
 from dfolora.problems import objectives
 from dfolora.subspaces import subspace_class
+from dfolora.tasks.draw import some_of
 
 
 @pytest.fixture
@@ -349,6 +350,9 @@ def test_predictions_in_a_file(command: Command, tmp_path: Path, options: dict[s
     assert len(names) == 2
     for line in lines:
         assert len(line["scores"]) == 2
+        gold = names.index(line["gold"])
+        assert line["margin"] == pytest.approx(line["scores"][gold] - line["scores"][1 - gold])
+        assert (line["margin"] > 0) == line["correct"]
         assert names[line["scores"].index(max(line["scores"]))] == line["prediction"]
     assert (run.folder / "predictions.jsonl").read_text(encoding="utf-8") == text
     assert command("evaluate", run.folder, "--predictions", tmp_path / "no" / "such" / "folder") == 2
@@ -363,16 +367,40 @@ def test_predictions_of_generated_answers(command: Command, tmp_path: Path) -> N
     assert all(
         isinstance(line["prediction"], str) and "the hall" in " ".join(line["gold"] + ["the hall"]) for line in lines
     )
-    assert {"index", "prediction", "gold"} == set(lines[0])
+    assert {"index", "prediction", "gold", "score"} == set(lines[0])
+    assert sum(100 * line["score"] for line in lines) / 5 == pytest.approx(found["metrics"]["f1"])
     exact = sum(line["prediction"].lower() in [gold.lower() for gold in line["gold"]] for line in lines)
     assert found["metrics"]["em"] >= 100 * exact / 5
+
+
+def test_a_test_set_is_cut_to_the_same_examples(tmp_path: Path, options: dict[str, Any]) -> None:
+    run = dfolora.tune(**options, test_limit=5)
+    assert run.scores["examples"]["test"] == 5
+    whole = dfolora.evaluate(run, test_limit=12, predictions=str(tmp_path / "all.jsonl"))
+    again = dfolora.evaluate(run)  # the adapter knows its limit
+    assert (whole["examples"], again["examples"], again["metrics"]) == (12, 5, run.scores["tuned"])
+    scores = [json.loads(line)["scores"] for line in (run.folder / "predictions.jsonl").read_bytes().splitlines()]
+    of_all = [json.loads(line)["scores"] for line in (tmp_path / "all.jsonl").read_bytes().splitlines()]
+    assert len(scores) == 5
+    assert all(min(abs(each[0] - one[0]) for one in of_all) < 1e-5 for each in scores)
+    plain = [json.loads(line) for line in (run.folder / "zero_shot_predictions.jsonl").read_bytes().splitlines()]
+    assert 100 * sum(line["correct"] for line in plain) / 5 == pytest.approx(run.scores["zero_shot"]["accuracy"])
+
+
+def test_groups_stay_whole_where_a_test_set_is_cut() -> None:
+    examples = [dfolora.Example({"text": str(i)}, 0, group=f"question {i // 4}") for i in range(40)]
+    some = some_of(examples, 10)
+    assert len(some) == 8
+    assert some == some_of(examples, 10)
+    assert all(sum(example.group == each.group for each in some) == 4 for example in some)
+    assert [int(example.fields["text"]) for example in some] == sorted(int(e.fields["text"]) for e in some)
 
 
 # -- names of one's own ---------------------------------------------------------------------------------------------
 
 
 def test_the_public_names() -> None:
-    assert 10 <= len(dfolora.__all__) <= 14
+    assert 10 <= len(dfolora.__all__) <= 16
     for name in dfolora.__all__:
         assert getattr(dfolora, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'tuner'"):

@@ -30,6 +30,7 @@ RUN_FILES = {
     "adapter",
     "scores.json",
     "predictions.jsonl",
+    "zero_shot_predictions.jsonl",
     "lock",
 }
 ADAPTER_FILES = {

@@ -16,8 +16,14 @@ from tiny_questions import model as reader
 from tiny_questions import squad_folder
 
 import dfolora
-from dfolora import api, cli
+from dfolora import api, baseline_run, cli
+from dfolora.baselines import make_baseline, options_of
+from dfolora.baselines.zero_shot import ZeroShot
 from dfolora.bench import command as bench
+from dfolora.comparison import compare as comparison
+from dfolora.comparison import plot, report
+from dfolora.comparison.grid import make_grid
+from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import settings, tune_settings
 from dfolora.settings.model import BenchSettings, EvaluateSettings
 from dfolora.tasks.demo import MODEL_DIR
@@ -25,6 +31,12 @@ from dfolora.tasks.demo import MODEL_DIR
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 START = ("dfolora ", "python -m scripts.", "./scripts/")
+
+
+class LastWord(ZeroShot):
+    """Stands for the one of docs/adding.md."""
+
+    def __init__(self, otherwise: int = 0) -> None: ...
 
 
 class Parsed(Exception):
@@ -62,15 +74,35 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
         settings(EvaluateSettings, **options)
         raise Parsed
 
+    def fit(name: Any, **options: Any) -> None:
+        del options["listener"]
+        taken = {key: options.pop(key) for key in list(options) if key in options_of(name)}
+        settings(BaselineSettings, **options, baseline=name)
+        make_baseline(name, taken)
+        raise Parsed
+
+    def compared(**options: Any) -> None:
+        options = {name: value for name, value in options.items() if name not in ("command", "say", "data")}
+        make_grid({"tasks": "demo/pair", "output": "runs/x", **options, "config": None})
+        raise Parsed
+
+    def drawn(folders: Any = (), folder: str = "", **_: Any) -> None:
+        raise Parsed
+
     def measure(options: Any, **_: Any) -> None:
         settings(BenchSettings, **options)
         raise Parsed
 
     hill = runpy.run_path(str(ROOT / "examples" / "own_optimizer.py"))["Hill"]
     dfolora.register("optimizer", "hill", hill)  # docs/adding.md has it as an entry point
+    dfolora.register("baseline", "last-word", LastWord)
     monkeypatch.setattr(api, "tune", tune)
     monkeypatch.setattr(api, "evaluate", evaluate)
+    monkeypatch.setattr(baseline_run, "baseline", fit)
     monkeypatch.setattr(bench, "bench_command", measure)
+    monkeypatch.setattr(comparison, "compare", compared)
+    monkeypatch.setattr(plot, "plot", drawn)
+    monkeypatch.setattr(report, "report", drawn)
     name, *words = words_of(command)
     if name.startswith("./scripts/"):
         assert (ROOT / name).stat().st_mode & 0o100, f"{name} cannot be run"
@@ -81,7 +113,8 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
                 (tmp_path / "run.yaml").write_text("seed: 1\n", encoding="utf-8")
                 words[index + 1 : index + 2] = [str(tmp_path / "run.yaml")]
         try:
-            code = cli.main(["task", "squad"] if words == ["task", "NAME"] else words)
+            names = {"task": "squad", "baseline": "majority"}
+            code = cli.main([names[words[0]] if word == "NAME" else word for word in words])
         except Parsed:
             return
         except SystemExit as stopped:  # --help
@@ -107,7 +140,7 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_there_are_commands_of_every_kind() -> None:
     kinds = {" ".join(command.split()[:2]) for command in commands() if command.startswith("dfolora")}
-    assert {"dfolora tune", "dfolora evaluate", "dfolora bench", "dfolora tasks"} <= kinds
+    assert {"dfolora tune", "dfolora evaluate", "dfolora bench", "dfolora tasks", "dfolora compare"} <= kinds
     assert len(commands()) > 20
 
 
@@ -181,6 +214,10 @@ def test_what_adding_says_runs(heading: str, code: str, monkeypatch: pytest.Monk
     module = types.ModuleType("adding")
     monkeypatch.setitem(sys.modules, "adding", module)  # where dataclasses look up their annotations
     exec(compile(code, heading, "exec"), vars(module))
+    if heading == "A baseline":
+        assert module.scores["details"]["words"] > 0
+        assert (Path(module.scores["run"]) / "predictions.jsonl").is_file()
+        return
     run = module.run
     assert run.scores["evaluations"] in (40, 80)
     assert (run.folder / "adapter" / "adapter_model.safetensors").is_file()

@@ -132,6 +132,18 @@ class PromptEncoder:
         """Token ids of what is left of the answer, by example: what a causal model generates from."""
         return [self._fit(example, self._render, 0) for example in examples]
 
+    def texts(self, examples: Sequence[Example]) -> list[str]:
+        """The filled template of each example, not cut."""
+        return [self._render(example.fields) for example in examples]
+
+    def shortened(self, example: Example) -> Example:
+        """The example with its ``shorten`` field cut as far as its prompt needs it to fit.
+
+        Raises:
+            UserError: it does not fit with nothing left of that field.
+        """
+        return replace(example, fields=self._cut(example, self._render, self.task.new_tokens)[1])
+
     def labels(self, examples: Sequence[Example]) -> torch.Tensor:
         """(N,) int64 right classes."""
         return torch.tensor([example.label for example in examples])
@@ -223,8 +235,12 @@ class PromptEncoder:
 
     def _fit(self, example: Example, render: Any, reserve: int) -> list[int]:
         """Token ids of the rendered example, its ``shorten`` field cut until they and ``reserve`` more fit."""
+        # Taught and generated answers follow the same prompt.
+        return self._cut(example, render, max(reserve, self.task.new_tokens))[0]
+
+    def _cut(self, example: Example, render: Any, reserve: int) -> tuple[list[int], dict[str, str]]:
+        """The token ids, and the fields that they come from."""
         ids = self._ids(render(example.fields))
-        reserve = max(reserve, self.task.new_tokens)  # taught and generated answers follow the same prompt
         limit = self.max_length - reserve
         name = self.task.shorten
         fields = dict(example.fields)
@@ -241,7 +257,7 @@ class PromptEncoder:
                 f"max_length: {self.max_length} tokens cannot hold its prompt ({len(ids) + reserve} tokens with field "
                 f"{name or 'none'!r} cut)"
             )
-        return ids
+        return ids, fields
 
     def _ids(self, text: str) -> list[int]:
         ids = self.words.ids(text, special=True)

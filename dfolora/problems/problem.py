@@ -76,7 +76,7 @@ class Problem(Generic[Tuned]):
         self.engine = make_engine(adapter, rows, chunk_tokens or 0)
         self.device = self.engine.rows.owner.device
         self.labels = encoder.labels(train).to(self.device)
-        self.data_checksum = _digest([rows, self.selection.rows], [self.labels, self.selection.labels], adapter.model)
+        self.data_checksum = digest([rows, self.selection.rows], [self.labels, self.selection.labels], adapter.model)
         self.answers: Answers | None = None
         if encoder.task.new_tokens and objective == "metric":  # of texts, which no class scores can tell
             self.answers = Answers(self.engine, encoder, train)
@@ -153,7 +153,7 @@ def _mean(losses: Tensor) -> Tensor:
     return losses.mean(-1) if losses.dim() == 2 else losses
 
 
-def _digest(batches: Sequence[Rows], labels: Sequence[Tensor], model: torch.nn.Module) -> str:
+def digest(batches: Sequence[Rows], labels: Sequence[Tensor], model: torch.nn.Module) -> str:
     """A checksum of the encoded data, their labels, and the model's weights."""
     total = hashlib.blake2b(digest_size=8)
     for rows in batches:

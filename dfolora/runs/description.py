@@ -84,13 +84,15 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
             del values["adapter"]
             return {**_without(known, own_task if values.get("task") else ()), **values, "model": str(whole)}
         if not adapter.is_dir():
+            if (folder / "scores.json").is_file():
+                raise UserError(f"adapter: {str(folder)!r} holds a baseline, which has none; its scores are there")
             raise UserError(f"adapter: the run {str(folder)!r} has no adapter yet; go on with it by --resume")
         folder = adapter
     known = _read(folder)
     if values.get("task") or any(values.get(name) for name in ("train_file", "dev_file", "test_file")):
         # Another task: what was said of the run's own no longer holds.
-        names = ("task", "data", "train_file", "dev_file", "test_file", "template", "label_words", "text_columns",
-                 "label_column", "shorten", "new_tokens")  # fmt: skip
+        names = ("task", "data", "train_file", "dev_file", "test_file", "test_limit", "template", "label_words",
+                 "text_columns", "label_column", "shorten", "new_tokens")  # fmt: skip
         if values.get("task") != known.get("task"):
             known = _without(known, names)
     if values.get("model") and not _same(values["model"], known.get("model")):

@@ -7,12 +7,13 @@ over the lines guards the log.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from dfolora import log
 from dfolora.errors import UserError
 from dfolora.log import Line
 from dfolora.runs.files import file_hash, read_tensors, write_tensors, write_text
+from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import saved, tune_settings
 from dfolora.settings.methods import TuneSettings
 from dfolora.settings.options import as_text, typed
@@ -67,28 +69,13 @@ class Run:
         Raises:
             UserError: the output folder already holds something, or cannot be made.
         """
-        folder = Path(settings.output).expanduser() if settings.output else _unused(settings)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            what = "already holds a run" if (folder / "log.jsonl").exists() else "is not empty"
-            raise UserError(f"output: {str(folder)!r} {what}; choose another folder, or --resume it if it is a run")
+        folder = free_folder(settings)
         settings = dataclasses.replace(settings, output=str(folder))
-        partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-        _remove_left_behind(folder)
-        try:
-            shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had our number
-            partial.mkdir(parents=True)
-            lock = _locked(partial)
+        with new_folder(folder) as (partial, lock):
             write_text(partial / "environment.json", json.dumps(environment(device, data_checksum), indent=2) + "\n")
             write_text(partial / "config.yaml", yaml.safe_dump(saved(settings), sort_keys=False))
             if tensors:
                 write_tensors(partial / "measured.safetensors", tensors)
-            partial.replace(folder)
-        except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise UserError(f"output: cannot make {str(folder)!r} ({error.strerror})") from error
-        except UserError:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
         return cls(folder, settings, [], lock)
 
     @classmethod
@@ -221,6 +208,49 @@ class Run:
             self._lock.release()
 
 
+def free_folder(settings: TuneSettings | BaselineSettings) -> Path:
+    """The folder for the results of some settings: the one that they name, or a new one under runs/.
+
+    Raises:
+        UserError: it already holds something.
+    """
+    folder = Path(settings.output).expanduser() if settings.output else _unused(settings)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "already holds a run" if (folder / "log.jsonl").exists() else "is not empty"
+        raise UserError(f"output: {str(folder)!r} {what}; choose another folder, or --resume it if it is a run")
+    return folder
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[tuple[Path, FileLock]]:
+    """Within it, a folder to write into, and its lock: it gets its name at the end, or goes if anything fails.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    _remove_left_behind(folder)
+    try:
+        with _making(folder):
+            shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had our number
+            partial.mkdir(parents=True)
+            lock = _locked(partial)
+        yield partial, lock
+        with _making(folder):
+            partial.replace(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def _making(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"output: cannot make {str(folder)!r} ({error.strerror})") from error
+
+
 def environment(device: torch.device, data_checksum: str) -> dict[str, Any]:
     """Versions and device: what a number depends on besides the settings."""
     versions = {}
@@ -283,7 +313,7 @@ def _matching(values: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[str
     return dict(objects)
 
 
-def _unused(settings: TuneSettings) -> Path:
+def _unused(settings: TuneSettings | BaselineSettings) -> Path:
     task = as_text(settings.task) or Path(settings.train_file).stem
     name = f"{task}-{settings.search}-seed{settings.seed}".replace("/", "-").replace(":", "-")
     number = 1

@@ -104,11 +104,11 @@ class Display(Listener):
             looks.append((split, scores["zero_shot"], scores["tuned"]))
         for name, before, after in looks:
             for metric in after:
-                change = after[metric] - before[metric]
+                plain = [f"{before[metric]:.2f}", f"{after[metric] - before[metric]:+.2f}"] if before else ["-", "-"]
                 count = str(scores["examples"][name])
-                table.add_row(name, count, metric, f"{before[metric]:.2f}", f"{after[metric]:.2f}", f"{change:+.2f}")
+                table.add_row(name, count, metric, plain[0], f"{after[metric]:.2f}", plain[1])
         Console(file=sys.stdout, emoji=False, markup=False).print(table)
-        what = "adapter" if "adapter" in scores else "model_folder"
+        what = next(each for each in ("adapter", "model_folder", "run") if each in scores)
         print(f"{what.replace('_', ' ')}: {scores[what]}")
 
     def _stop(self) -> None:

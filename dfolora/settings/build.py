@@ -13,7 +13,7 @@ from dfolora.settings.presets import PRESETS
 
 Settings = TypeVar("Settings", bound=Options)
 
-PLACES = {"optimizer": "optimizer_options", "subspace": "subspace_options"}
+PLACES = {"optimizer": "optimizer_options", "subspace": "subspace_options", "baseline": "baseline_options"}
 """What can be plugged in -> the field that collects the options which it declares."""
 
 

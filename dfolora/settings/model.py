@@ -52,6 +52,9 @@ class ModelSettings(Options):
     train_file: str = option("", "your own training examples: csv, tsv or jsonl", group=DATA)
     dev_file: str = option("", "your own examples for selection; nothing: split off the training file", group=DATA)
     test_file: str = option("", "your own held-out examples", group=DATA)
+    test_limit: int | None = option(
+        None, "most test examples that are scored, drawn once for all; nothing: all", group=DATA, least=1
+    )
     text_columns: Any = option("text", "columns with text, separated by commas; the template's {names}", group=DATA)
     label_column: str = option("label", "column with the label", group=DATA)
     template: str = option("", "prompt such as '{text} It was {mask}.'; nothing: the task's own", group=DATA)

@@ -1,0 +1,1 @@
+"""Methods side by side: a grid of runs, statistics over them, tables, pictures, a page."""
