@@ -254,7 +254,8 @@ def test_python_yaml_and_flags_are_equal(
     command = Command(capsys)
     flags = ["--method", method]
     for name, value in {**values, **own}.items():
-        flags += [flag(name)] if value is True else [flag(name), as_written(value)]
+        off = flag(name).replace("--", "--no-", 1)
+        flags += [flag(name)] if value is True else [off] if value is False else [flag(name), as_written(value)]
     assert command("tune", *flags) == 2
     assert command("tune", "--config", file) == 2
     assert command("tune", "--config", file, "--seed", 99) == 2
