@@ -225,7 +225,7 @@ def test_python_yaml_and_flags_are_equal(
         "task": "", "dtype": "float32", "device": "cpu", "kind": "causal", "quantize": "", "model": "some/model",
         "objective": "hinge", "test_split": "dev", "budget": 5000, "optimizer": "guided", "subspace": "lora",
         "mode": "joint", "selection": "sample", "engine": "sequential", "first_order_layers": "last", "bound": 2.0,
-        "extend": 6000, "population": 6, "rho": 0.75,
+        "extend": 6000, "population": 6, "rho": 0.75, "halves": False,
     }  # fmt: skip
     for name, hint in hints(kind).items():
         if not fields(kind)[name].metadata.get("group") or special.get(name) == "":
@@ -254,7 +254,8 @@ def test_python_yaml_and_flags_are_equal(
     command = Command(capsys)
     flags = ["--method", method]
     for name, value in {**values, **own}.items():
-        flags += [flag(name)] if value is True else [flag(name), as_written(value)]
+        off = flag(name).replace("--", "--no-", 1)
+        flags += [flag(name)] if value is True else [off] if value is False else [flag(name), as_written(value)]
     assert command("tune", *flags) == 2
     assert command("tune", "--config", file) == 2
     assert command("tune", "--config", file, "--seed", 99) == 2

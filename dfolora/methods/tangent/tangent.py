@@ -31,6 +31,7 @@ _LEAST_GAIN = 0.9  # a round that aims at more of the present loss than this is 
 
 _MOST_LOST = 1.1  # the result may have at most this share of the base model's loss on unseen examples
 _HALVES = [half / 2 for half in range(-2, 13)]  # powers of 2 that scores are divided by
+_OF_A_ROUND = ("from", "promised", "reached", "penalty", "length", "share")  # numbers in its note
 
 
 class Tangent(Method[Problem[Adapter]]):
@@ -98,10 +99,12 @@ class Tangent(Method[Problem[Adapter]]):
         self._unseen: Tensor | None = None  # (N, C) scores of the dev set under what is fitted to the training set
         self._dev: dict[str, Any] | None = None  # the same as a look at the dev set, and what it has cost
         self._dev_cost = 0
+        self._base = Line()  # the model as it is
         self._kept: bool | None = None  # whether the result is the mean, not the model as it was; None: not decided
 
     def step(self, before: Line) -> Step:
         here = self._checksum()
+        self._begin(before)
         number = self._whose_turn(before)
         if number is None:
             return self._join(here)
@@ -115,19 +118,23 @@ class Tangent(Method[Problem[Adapter]]):
             self._look_at_dev()
         else:
             self._count(part.engine)
-        self._noted(part, note)
-        return Step(here, finite(done.losses), part.rounds, None, _plain(note))
+        note = _plain(note)
+        self._noted(part, _numbers(note))
+        return Step(here, finite(done.losses), part.rounds, None, note)
 
     def repeat(self, before: Line, line: Line) -> None:
         """Follow the notes; ``restore`` loads the A sides."""
-        note = line.note or {}
-        if "kept" in note:
-            self._kept = bool(note["kept"])
+        self._begin(before)
+        note, number = line.note or {}, self._whose_turn(before)
+        if number is None and isinstance(kept := note.get("kept"), bool):
+            self._kept = kept
             return
-        number = self._whose_turn(before)
         if number is None or note.get("part") != number:
             raise UserError(f"resume: generation {line.generation} is not of the part whose turn it is")
-        self._noted(self.parts[number], {name: math.nan if value is None else value for name, value in note.items()})
+        numbers = _numbers(note)
+        if not all(isinstance(numbers.get(name), (int, float)) for name in _OF_A_ROUND):
+            raise UserError(f"resume: the note of generation {line.generation} is not that of a round")
+        self._noted(self.parts[number], numbers)
 
     def is_stuck(self, line: Line) -> bool:
         return self._kept is not None
@@ -141,9 +148,10 @@ class Tangent(Method[Problem[Adapter]]):
         if line.dev is None and self._dev is not None:
             line.dev, self._dev = self._dev, None
             line.dev_token_layers += self._dev_cost
-        decided = "kept" in (line.note or {})
-        if line.dev is not None and (decided or _loss_of(line) <= _loss_of(selection.best)):
-            selection.best, selection.state = line, self.adapter.state()
+        note = line.note or {}
+        if "kept" in note or note.get("part") == 0:
+            selection.best = line if note.get("kept", True) else self._base
+            selection.state = self.adapter.state()
 
     # -- rounds -----------------------------------------------------------------------------------------------------
 
@@ -171,11 +179,16 @@ class Tangent(Method[Problem[Adapter]]):
                 factors[name] = (share * a[None], b[None])
             self.adapter.write(index, factors)
 
+    def _begin(self, before: Line) -> None:
+        """Note what the log says of the base model, which is the result where unseen examples lose by the fit."""
+        if before.generation == 0:
+            self._base = before
+
     def _whose_turn(self, before: Line) -> int | None:
         """The part that the next round is of; None where all are done."""
         for number, part in enumerate(self.parts):
-            spent = before.evaluations + self.round_size
-            if not part.done and spent <= self.budget * (number + 1) // len(self.parts) - 1:
+            spent = before.evaluations + self.round_size  # and one evaluation of the mean comes last
+            if not part.done and spent <= (self.budget - 1) * (number + 1) // len(self.parts):
                 return number
         return None
 
@@ -185,9 +198,9 @@ class Tangent(Method[Problem[Adapter]]):
         part.done = note["reached"] < self.enough or part.share > _LEAST_GAIN or part.rounds >= self.rounds
 
     def _look_at_dev(self) -> None:
-        engine, loss = self.sets[1]
+        engine, _ = self.sets[1]
         self._unseen = engine.incumbent_scores().cpu()
-        self._dev, self._dev_cost = self._dev_result(self._unseen, float(loss(self._unseen[None]))), engine.token_layers
+        self._dev, self._dev_cost = self._dev_result(self._unseen), engine.token_layers
         engine.reset_counts()
 
     def _join(self, here: str) -> Step:
@@ -209,15 +222,17 @@ class Tangent(Method[Problem[Adapter]]):
         if not bool(reached.isfinite()):
             self._kept = False
             self._write_result()
-        self._dev = self._dev_result(self._unseen, float(dev_loss(self._unseen[None]))) if self._kept else None
+        self._dev = self._dev_result(self._unseen) if self._kept else self._base.dev
         self._dev_cost = 0
         return Step(here, finite(reached), note=_plain({"kept": self._kept, "unseen": losses[0], "before": losses[1]}))
 
     def _write_result(self) -> None:
         self._write([part.sides for part in self.parts], 1 / len(self.parts) if self._kept else 0.0)
 
-    def _dev_result(self, scores: Tensor, loss: float) -> dict[str, Any]:
+    def _dev_result(self, scores: Tensor) -> dict[str, Any]:
+        """What the dev set shows, as ``Selection`` would measure it; from its class scores (N, C)."""
         selection = self.problem.selection
+        loss = float(selection.loss(scores[None], selection.labels.cpu()).mean())
         metrics = selection.task.measure(selection.dev, scores.argmax(-1).tolist())
         return {
             "metrics": metrics, "main": selection.task.main(metrics), "loss": loss if math.isfinite(loss) else None
@@ -231,13 +246,18 @@ class Tangent(Method[Problem[Adapter]]):
         other.reset_counts()
 
     def _verify(self, seed: int) -> None:
-        """Compare the engines with one candidate at a time, on two candidates of a module in the middle."""
+        """Compare the engines with one candidate at a time, on two candidates of a module in the middle.
+
+        Then look once, so that it is settled how shifts run: a run that is resumed must find the same.
+        """
         name = list(self.modules)[len(self.modules) // 2]
         a, b = self.modules[name].factors()
         generator = torch.Generator().manual_seed(seed_of(seed, "verification"))
         sides = torch.randn(2, *a.shape, generator=generator) / a.shape[1] ** 0.5
         for engine, _ in self.sets:
             engine.verify({name: LowRank(sides.to(a), b.detach().expand(2, *b.shape))})
+        for part in self.parts:
+            part.engine.look(list(part.directions))
 
     def _checksum(self) -> str:
         sides = [module.factors()[0].detach().float().flatten().cpu() for module in self.modules.values()]
@@ -283,6 +303,8 @@ class Tangent(Method[Problem[Adapter]]):
         started = [part for part in self.parts if part.rounds]
         if started:
             started[-1].start()
+        for engine, _ in self.sets:
+            engine.reset_counts()
 
 
 def _loss(objective: Objective, labels: Tensor) -> Loss:
@@ -308,13 +330,13 @@ def _calibrated(unseen: list[tuple[Loss, Tensor]]) -> float:
     return min((total for total in totals if math.isfinite(total)), default=math.inf)
 
 
-def _loss_of(line: Line) -> float:
-    loss = line.dev["loss"] if line.dev else None
-    return math.inf if loss is None else float(loss)
-
-
 def _plain(note: dict[str, Any]) -> dict[str, Any]:
     """A note as JSON can hold it: None where a number is none."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in note.items()
     }
+
+
+def _numbers(note: dict[str, Any]) -> dict[str, Any]:
+    """What ``_plain`` has made of a note, with NaN where it has None."""
+    return {name: math.nan if value is None else value for name, value in note.items()}
