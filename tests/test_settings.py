@@ -100,6 +100,8 @@ CANNOT_WORK: list[tuple[dict[str, Any], str]] = [
     ({"incumbent": "best", "optimizer": "random"}, "incumbent: random does not take it"),
     ({"lr": 0.1}, "lr: cma does not take it; it is for es, fzoo, greedy, guided, spsa, subzero"),
     ({"lr": -0.1, "optimizer": "spsa"}, "lr: -0.1"),
+    ({"lr": "atuo", "optimizer": "spsa"}, "lr: 'atuo' is neither a number nor auto"),
+    ({"lr": True, "optimizer": "spsa"}, "lr: True is not a number"),
     ({"best_share": 0.25, "optimizer": "greedy"}, "best_share: greedy does not take it; it is for guided"),
     ({"weights": "ranks", "optimizer": "spsa"}, "weights: spsa does not take it; it is for es"),
     ({"noise": "gaussian", "optimizer": "subzero"}, "noise: subzero does not take it"),
@@ -195,6 +197,7 @@ def test_an_optimizer_is_told_the_options_that_were_given() -> None:
     assert search(optimizer="spsa").optimizer_options == {}
     made = search(optimizer="guided", lr="1e-3", best_share=0.25, paper_scale=True)
     assert made.optimizer_options == {"lr": 1e-3, "best_share": 0.25, "paper_scale": True}
+    assert search(optimizer="fzoo", lr="auto").optimizer_options == {"lr": "auto"}
     assert search(incumbent="best").optimizer_options == {"incumbent": "best"}
     assert search(optimizer="guided", optimizer_options={"lr": 1e-3}, best_share=0.25).optimizer_options == {
         "lr": 1e-3,
