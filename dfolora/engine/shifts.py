@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfolora.engine import memory
 from dfolora.engine.blocks import Output, Prefix
 from dfolora.engine.engine import Engine, _Bucket
 from dfolora.engine.padded import Padded
@@ -167,7 +168,11 @@ class ShiftEngine(Engine):
             tail = self._tails[number] if self._alone else None
             prefixes = self._prefixes[number]
             tokens = (tail.tokens if tail else bucket.layout.inputs["input_ids"].numel()) * len(part)
-            chunk = self.at_once(len(shifts), self.chunk_tokens * len(bucket.index) // max(1, tokens))
+            most = self.chunk_tokens * len(bucket.index) // max(1, tokens)
+            if tail:  # every candidate has keys and values of its own, of all tokens
+                fitting = memory.generated_tokens(self.model, self.device, len(self.order.blocks))
+                most = min(most, fitting // bucket.layout.inputs["input_ids"].numel())
+            chunk = self.at_once(len(shifts), most)
             for start in range(0, len(shifts), chunk):
                 some = shifts[start : start + chunk]
                 reading = self._run_shifted(bucket, tail or prefixes, name, some, part)
