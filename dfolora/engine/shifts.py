@@ -35,11 +35,14 @@ class Look:
         inputs: module name -> (R, in) float32, on the CPU: what enters it where a row is read, the mean where a row is
             read at several places.
         outputs: module name -> its output's mean length at these places.
+        spreads: module name -> (in, in) float32, the mean covariance of what enters it within a row; none of a module
+            whose rows are read at one place each.
     """
 
     scores: Tensor
     inputs: dict[str, Tensor]
     outputs: dict[str, float]
+    spreads: dict[str, Tensor]
 
 
 class ShiftEngine(Engine):
@@ -91,6 +94,7 @@ class ShiftEngine(Engine):
         readings: Tensor | None = None
         inputs: dict[str, Tensor] = {}
         lengths = dict.fromkeys(names, 0.0)
+        spreads: dict[str, Tensor] = {}
         tails: list[Tail] = []
         self._prefixes = []
         for bucket in self._buckets:
@@ -116,12 +120,20 @@ class ShiftEngine(Engine):
             for name in names:
                 x = recorder.inputs(name)
                 inputs.setdefault(name, x.new_empty(self.rows.count, x.shape[1]))[bucket.index] = x
+                spread = recorder.spread(name)
+                if spread is not None:
+                    spreads[name] = spreads.get(name, torch.zeros_like(spread)) + spread / self.rows.count
                 lengths[name] += recorder.length(name) * len(x) / self.rows.count
         assert readings is not None, "a batch has rows"
         self._tails = tails if self._alone is not False else []
         self._readings = readings
         scores = self.rows.assemble(readings)[0].float().cpu()
-        return Look(scores, {name: x.float().cpu() for name, x in inputs.items()}, lengths)
+        return Look(
+            scores,
+            {name: x.float().cpu() for name, x in inputs.items()},
+            lengths,
+            {name: each.cpu() for name, each in spreads.items()},
+        )
 
     @torch.inference_mode()
     def shifted(self, name: str, shifts: Tensor, chosen: Tensor | None = None) -> Tensor:

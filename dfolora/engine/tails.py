@@ -29,6 +29,8 @@ class Recorder:
         self._names = names
         self._inputs: dict[str, list[Tensor]] = {name: [] for name in names}
         self._lengths: dict[str, list[float]] = {name: [] for name in names}
+        self._spreads: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)
+        self._several = bool((where > 0).sum(1).max() > 1)
         self._of: dict[nn.Module, str] = {}
 
     def watch(self, model: Any, module: nn.Module, forward: Forward) -> tuple[nn.Module, Forward]:
@@ -42,6 +44,7 @@ class Recorder:
         def noting(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             y = forward(x, *args, **kwargs)
             self._inputs[name].append(self._mean(x.float()))
+            self._spreads[name] = self._spreads[name] + self._spread(x.float(), self._inputs[name][-1])
             self._lengths[name].append(float(self._mean(y.float().norm(dim=-1, keepdim=True)).mean()))
             return y
 
@@ -54,6 +57,17 @@ class Recorder:
     def length(self, name: str) -> float:
         """Mean length of the output."""
         return sum(self._lengths[name]) / len(self._lengths[name])
+
+    def spread(self, name: str) -> Tensor | None:
+        """(in, in) sum over rows of the covariance of what enters within a row; None where each has one place."""
+        spread = self._spreads[name]
+        return spread if isinstance(spread, Tensor) else None
+
+    def _spread(self, x: Tensor, mean: Tensor) -> Tensor | float:
+        if not self._several:
+            return 0.0
+        centred = (x.reshape(*self._where.shape, -1) - mean[:, None]) * self._where.sqrt()[..., None]
+        return centred.flatten(0, 1).T @ centred.flatten(0, 1)
 
     def _mean(self, x: Tensor) -> Tensor:
         return torch.einsum("rtd,rt->rd", x.reshape(*self._where.shape, -1), self._where)

@@ -22,6 +22,8 @@ from dfolora import UserError
 from dfolora.baselines import REGISTRY, make_baseline, options_of
 from dfolora.baselines.base import Baseline
 from dfolora.baselines.few_shot import FewShot
+from dfolora.baselines.zero_shot import ZeroShot
+from dfolora.models.load import LanguageModel
 from dfolora.scoring import Predictions
 from dfolora.task import KINDS, Example
 
@@ -253,7 +255,7 @@ def test_answers_are_generated(name: str, tmp_path: Path) -> None:
     out, data = str(tmp_path / "a"), str(squad_folder(tmp_path / "questions"))
     scores = dfolora.baseline(name, reader("llama"), "squad", data=data, output=out, new_tokens=3)
     assert list(scores["tuned"]) == ["f1", "em"]
-    assert all(set(line) == {"index", "prediction", "gold"} and line["gold"] for line in lines(tmp_path / "a"))
+    assert all({"index", "prediction", "gold"} <= set(line) and line["gold"] for line in lines(tmp_path / "a"))
 
 
 def test_a_baseline_has_no_adapter(command: Command, data: list[str], tmp_path: Path) -> None:
@@ -262,6 +264,30 @@ def test_a_baseline_has_no_adapter(command: Command, data: list[str], tmp_path: 
     assert "holds a baseline, which has none" in command.said[-1]
     assert command("tune", "--resume", tmp_path / "a") == 2
     assert len(command.said) == 1
+
+
+def test_majority_needs_no_weights(data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(self: LanguageModel) -> LanguageModel:
+        raise AssertionError("weights are read")
+
+    monkeypatch.setattr(LanguageModel, "read_weights", read)
+    scores = dfolora.baseline("majority", model("causal"), output=str(tmp_path / "a"), **given(data))
+    assert (scores["tuned"]["accuracy"], scores["zero_shot"], scores["token_layers"]) == (50.0, {}, 0)
+    with pytest.raises(AssertionError, match="weights are read"):
+        dfolora.baseline("zero-shot", model("causal"), output=str(tmp_path / "b"), **given(data))
+    assert not list(tmp_path.glob("b*"))
+
+
+def test_ctrl_c_leaves_nothing(
+    command: Command, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: ZeroShot, examples: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ZeroShot, "predict", interrupted)
+    flags = ["--model", model("causal"), *data, "--output", tmp_path / "out" / "a"]
+    assert command("baseline", "zero-shot", *flags) == 130
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_what_is_no_baseline() -> None:

@@ -83,8 +83,12 @@ class Part:
         look = self.now or self.start()
         losses: list[Tensor] = []
         centre = ignores_a_common_shift(self.loss, look.scores)
-        slopes = [self._slopes(name, look, step_size, centre, losses) for name in self.directions]
+        even = {name: _even(spread) for name, spread in look.spreads.items()}
+        slopes = [self._slopes(name, look, even.get(name), step_size, centre, losses) for name in self.directions]
         move = LinearModel(look.scores, slopes).fit(self.loss, self.share, enough / 2)
+        for place, name in enumerate(self.directions):
+            if name in even:
+                move.updates[place] = move.updates[place] @ even[name]
         before = float(self.loss(look.scores[None]))
         reached, length = self._move(move, before, losses)
         return Round(torch.cat(losses), before, move.promised, reached, move.penalty, length, self.share)
@@ -114,10 +118,13 @@ class Part:
         self.path.append({name: a.clone() for name, a in start.items()})
         return before, 0.0
 
-    def _slopes(self, name: str, look: Look, step_size: float, centre: bool, losses: list[Tensor]) -> list[Slopes]:
+    def _slopes(
+        self, name: str, look: Look, even: Tensor | None, step_size: float, centre: bool, losses: list[Tensor]
+    ) -> list[Slopes]:
         """Probe the directions of a module, on texts and, where these have rows of their own, on labels."""
         size = step_size * look.outputs[name]
         absent = look.scores == -torch.inf
+        inputs = look.inputs[name] if even is None else look.inputs[name] @ even.T
         sets = []
         for rows in self.engine.row_of_score:
             if not (rows >= 0).any():
@@ -131,8 +138,19 @@ class Part:
                 mean = changes.sum(-1, keepdim=True) / (~absent).sum(-1, keepdim=True)
                 changes = (changes - mean).masked_fill(absent, 0.0)
             usable = changes.isfinite().flatten(1).all(1)  # a probe whose scores are no numbers counts for nothing
-            sets.append(Slopes(look.inputs[name], rows, torch.where(usable[:, None, None], changes, 0.0)))
+            sets.append(Slopes(inputs, rows, torch.where(usable[:, None, None], changes, 0.0)))
         return sets
+
+
+def _even(spread: Tensor) -> Tensor:
+    """(in, in): a change of inputs after which those that vary within a row count for little.
+
+    Probes add as much at every token of a row, and an update does so only as far as its tokens are alike to it.
+    """
+    ridge = spread.double().diagonal().mean()
+    return torch.linalg.inv(
+        torch.linalg.cholesky(spread.double() + ridge * torch.eye(len(spread), dtype=torch.float64))
+    ).float()
 
 
 def ignores_a_common_shift(loss: Loss, scores: Tensor) -> bool:
