@@ -70,7 +70,7 @@ def test_a_grid(tmp_path: Path, asked: list[str], capsys: pytest.CaptureFixture[
     evaluated = dfolora.evaluate(folder / "run")
     assert default["score"]["mean"] == evaluated["metrics"]["accuracy"]
     assert default["examples"] == evaluated["examples"] == 100
-    assert default["evaluations"] == 40  # two generations of 20
+    assert default["evaluations"] == 40  # three rounds of 13, and a look at the mean of the halves
     assert default["token_layers_with_dev"] > default["token_layers"] > 0
     assert default["peak_memory_bytes"] > 1e8
     assert default["processor_seconds"] > 0
@@ -210,6 +210,15 @@ def test_a_file_with_options_of_its_own_everywhere(tmp_path: Path, asked: list[s
             ["--tasks", "demo/sentiment", "--methods", "cma --populatoin 3"],
             "option: unknown 'populatoin'; did you mean 'population'? (demo/sentiment, cma --populatoin 3)",
         ),
+        (
+            ["--tasks", "demo/sentiment", "--methods", "calibrated --rigde 3"],
+            "option: unknown 'rigde'; did you mean 'ridge'? (demo/sentiment, calibrated --rigde 3)",
+        ),
+        (["--tasks", "demo/sentiment", "--methods", "calibrated --ridge 0"], "--ridge: 0.0 cannot work; give a number"),
+        (["--tasks", "demo/sentiment", "--methods", "calibrated --by luck"], "by: unknown 'luck'"),
+        (["--tasks", "demo/sentiment", "--methods", "majority --population 3"], "option: unknown 'population'"),
+        (["--tasks", "demo/sentiment", "--methods", "cma --output x"], "--output: it is that of the whole comparison"),
+        (["--tasks", "demo/sentiment", "--methods", "cma --test-split dev"], "--test-split: it is that of the whole"),
         (["--tasks", "demo/sentiment", "--methods", "cma 3"], "--methods: '3' in 'cma 3' is no flag"),
         (["--tasks", "demo/sentiment", "--methods", "spsa --try lr"], "--methods: --try lr in"),
         (
@@ -304,7 +313,7 @@ def test_a_baseline_is_a_method(tmp_path: Path, asked: list[str], monkeypatch: p
     assert scores["method"] == "baseline"
     assert row["runs"][0]["metrics"] == scores["tuned"]
     lines = (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["prediction"] for line in lines] == ["great", "terrible", "terrible"] * 10
+    assert [json.loads(line)["prediction"] for line in lines] == ["positive", "negative", "negative"] * 10
     assert row["difference"]["value"] == pytest.approx(row["score"]["mean"] - zero_shot["score"]["mean"])
     asked.clear()
     assert dfolora.compare(**options, methods="cma,shrunk --shrink 3")["rows"][2]["score"] == row["score"]
@@ -317,13 +326,13 @@ def test_a_baseline_is_a_method(tmp_path: Path, asked: list[str], monkeypatch: p
 
 def test_baselines_beside_the_default(tmp_path: Path, asked: list[str]) -> None:
     """The demo's model knows the truth and is biased in what it says: an offset is nearly all that it takes."""
-    words = "default,calibrated,logistic-regression --standardize"
-    results = dfolora.compare(tasks="demo/sentiment", seeds=13, methods=words, output=str(tmp_path))
+    methods = "default,calibrated --ridge 0.1,logistic-regression"
+    results = dfolora.compare(tasks="demo/sentiment", seeds=13, methods=methods, output=str(tmp_path))
     assert results["failures"] == []
     scores = {row["method"].split()[0]: row["score"]["mean"] for row in results["rows"]}
     assert scores["zero-shot"] == pytest.approx(59.2)
     assert min(scores["default"], scores["calibrated"]) > 98
-    assert scores["logistic-regression"] > 70
+    assert scores["logistic-regression"] > 98
     assert [row["evaluations"] for row in results["rows"]] == [0, 174, 0, 0]
 
 
@@ -353,7 +362,8 @@ def test_dev_chooses_by_the_mean_then_by_the_loss() -> None:
 def test_control_c_leaves_everything_resumable(tmp_path: Path, asked: list[str]) -> None:
     """A real process of its own, interrupted in the middle of a search; and one that is killed."""
     words = ["--tasks", "demo/sentiment", "--seeds", "13", "--budget", "1200", "--output", str(tmp_path)]
-    log = tmp_path / "demo/demo-sentiment/default/seed-13/run/log.jsonl"
+    words += ["--methods", "cma"]
+    log = tmp_path / "demo/demo-sentiment/cma/seed-13/run/log.jsonl"
     # Python leaves SIGINT ignored where a shell ignores it for jobs in the background.
     start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); import dfolora.cli as c; "
     command = [sys.executable, "-c", start + "sys.exit(c.main())", "compare", *words]
@@ -372,8 +382,8 @@ def test_control_c_leaves_everything_resumable(tmp_path: Path, asked: list[str])
     measured = json.loads((cell / "measures.jsonl").read_text(encoding="utf-8"))
     assert measured["peak_memory_bytes"] > 1e8
 
-    results = dfolora.compare(tasks="demo/sentiment", seeds=13, budget=1200, output=str(tmp_path))
-    assert asked == ["demo/sentiment, default, seed 13"]
+    results = dfolora.compare(tasks="demo/sentiment", methods="cma", seeds=13, budget=1200, output=str(tmp_path))
+    assert asked == ["demo/sentiment, cma, seed 13"]
     assert results["rows"][1]["evaluations"] == 1200
     assert len(log.read_bytes().splitlines()) > reached
     assert runs._ended(-9) == "its process was ended by SIGKILL; out of memory?"
