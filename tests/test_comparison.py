@@ -214,7 +214,10 @@ def test_a_file_with_options_of_its_own_everywhere(tmp_path: Path, asked: list[s
             ["--tasks", "demo/sentiment", "--methods", "calibrated --rigde 3"],
             "option: unknown 'rigde'; did you mean 'ridge'? (demo/sentiment, calibrated --rigde 3)",
         ),
-        (["--tasks", "demo/sentiment", "--methods", "calibrated --ridge 0"], "--ridge: 0.0 cannot work; give a number"),
+        (
+            ["--tasks", "demo/sentiment", "--methods", "calibrated --ridge 0"],
+            "ridge: 0.0 cannot work; give a number above 0",
+        ),
         (["--tasks", "demo/sentiment", "--methods", "calibrated --by luck"], "by: unknown 'luck'"),
         (["--tasks", "demo/sentiment", "--methods", "majority --population 3"], "option: unknown 'population'"),
         (["--tasks", "demo/sentiment", "--methods", "cma --output x"], "--output: it is that of the whole comparison"),

@@ -87,10 +87,10 @@ def baseline_settings(source: Source, values: Mapping[str, Any]) -> tuple[Baseli
     takes = options_of(source)
     own = typed_options(source, {name: value for name, value in values.items() if name in takes})
     others = {name: value for name, value in values.items() if name not in takes}
-    known = {field.name for field in dataclasses.fields(BaselineSettings) if field.metadata.get("group")} | set(takes)
+    names = {field.name for field in dataclasses.fields(BaselineSettings)} - {"baseline", "baseline_options"}
     for name in others:
-        if name not in known:
-            raise unknown("option", name, known)
+        if name not in names:
+            raise unknown("option", name, {*names, *takes})
     plain = settings(BaselineSettings, **others, baseline=source, baseline_options=own)
     return plain, make_baseline(source, own)
 
