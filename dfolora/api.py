@@ -24,6 +24,7 @@ from dfolora.opening import (
     open_model,
     open_problem,
     open_task,
+    run_settings,
     with_demo,
 )
 from dfolora.problems.adapters import AdapterProblem
@@ -35,7 +36,6 @@ from dfolora.runs.files import write_text
 from dfolora.runs.folder import Run
 from dfolora.runs.listener import Listener
 from dfolora.settings.build import settings as settings_of
-from dfolora.settings.build import tune_settings
 from dfolora.settings.methods import FullParameterSettings, SearchSettings, TuneSettings
 from dfolora.settings.model import EvaluateSettings
 from dfolora.task import Example, Task
@@ -75,7 +75,7 @@ def tune(
             return _tune(run.settings, run, listener)
         finally:
             run.close()
-    return _tune(with_demo(tune_settings(**named, **options)), None, listener)
+    return _tune(run_settings(**named, **options), None, listener)
 
 
 def evaluate(model: Any = "", task: Any = "", *, listener: Listener | None = None, **options: Any) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def problem(model: Any = "", task: Any = "", **options: Any) -> AdapterProblem:
         UserError: whatever was given that cannot work.
     """
     named = {name: value for name, value in (("model", model), ("task", task)) if value}
-    settings = with_demo(tune_settings(**{"method": "search", **named, **options}))
+    settings = run_settings(**{"method": "search", **named, **options})
     if not isinstance(settings, SearchSettings):
         raise UserError(f"method: a problem is for search, not for {settings.method}")
     opened, examples = open_task(settings)

@@ -12,7 +12,7 @@ import yaml
 from torch import nn
 
 from dfolora import scoring
-from dfolora.baselines import make_baseline, options_of, typed_options
+from dfolora.baselines import baseline_settings
 from dfolora.baselines.base import Baseline
 from dfolora.baselines.few_shot import FewShot
 from dfolora.opening import check_examples, check_prompt, open_model, open_task, with_demo
@@ -24,7 +24,6 @@ from dfolora.runs.folder import environment, free_folder, new_folder
 from dfolora.runs.listener import Listener
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import saved
-from dfolora.settings.build import settings as settings_of
 from dfolora.task import Example
 
 
@@ -55,7 +54,8 @@ def baseline(
         UserError: whatever was given that cannot work; no folder is left then.
     """
     named = {key: value for key, value in (("model", model), ("task", task), ("output", output)) if value}
-    settings, plain = _settings(name, {**named, **options})
+    settings, plain = baseline_settings(name, {**named, **options})
+    settings = with_demo(settings)
     listener = listener or Listener()
     folder = free_folder(settings)
     opened, examples = open_task(settings)
@@ -94,15 +94,6 @@ def baseline(
         lock.release()
         (partial / "lock").unlink(missing_ok=True)
     return scores
-
-
-def _settings(name: Any, values: dict[str, Any]) -> tuple[BaselineSettings, Baseline]:
-    """The settings, and the baseline that they name with the options that it takes itself."""
-    values = {key.replace("-", "_"): value for key, value in values.items()}
-    takes = options_of(name)
-    taken = typed_options(name, {key: values.pop(key) for key in list(values) if key in takes})
-    settings = with_demo(settings_of(BaselineSettings, **values, baseline=name, baseline_options=taken))
-    return settings, make_baseline(name, taken)
 
 
 def _scores(settings: BaselineSettings, plain: Baseline, few_shot: FewShot) -> dict[str, Any]:

@@ -144,13 +144,16 @@ def _parser(argv: list[str]) -> Parser:
 
 def _asked(argv: list[str]) -> tuple[type[TuneSettings], dict[str, str]]:
     """Find the settings class, the optimizer and the subspace on a command line, so that their options become flags."""
+    from dfolora.tasks import is_generated
+
     first = Parser(prog="dfolora tune", add_help=False)
     for name in ("method", "preset", "optimizer", "subspace", "config"):
         first.add_argument(flag(name), default="")
     asked = vars(first.parse_known_args(argv[1:])[0])
     file = read_yaml(asked["config"]) if asked["config"] else {}
     preset = PRESETS.get(asked["preset"] or str(file.get("preset", "")), {})
-    method = method_of({**{name.replace("-", "_"): value for name, value in file.items()}, **_flags(argv)})
+    given = {**{name.replace("-", "_"): value for name, value in file.items()}, **_flags(argv)}
+    method = method_of(given, is_generated(given.get("task")))
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     kind = METHODS[method]

@@ -30,6 +30,7 @@ from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.problem import Problem
 from dfolora.problems.rewards import rewarded
 from dfolora.seeds import seed_of
+from dfolora.settings.build import method_of, tune_settings
 from dfolora.settings.methods import (
     FirstOrderSettings,
     FullParameterSettings,
@@ -46,6 +47,19 @@ from dfolora.template import names
 
 Examples = Callable[[str], list[Example]]
 """split -> examples: a task's ``load`` with its source filled in."""
+
+
+def run_settings(**values: Any) -> TuneSettings:
+    """The settings of a run: as ``tune_settings``, the demo where nothing is named, a method that fits the task.
+
+    Raises:
+        UserError: options that cannot work, a task without a model, or a model without a task.
+    """
+    from dfolora.tasks import is_generated
+
+    values = {name.replace("-", "_"): value for name, value in values.items()}
+    method = method_of(values, is_generated(values.get("task")))
+    return cast(TuneSettings, with_demo(tune_settings(**{**values, "method": method})))
 
 
 def with_demo(settings: Any) -> Any:

@@ -99,6 +99,13 @@ def get_task(name: str) -> Task:
     return replace(task, name=name, about=task.about if line.startswith("from ") and task.about else line)
 
 
+def is_generated(task: Any) -> bool:
+    """Whether answers are generated, of a ``Task`` or of the one of that name; False where the name is not known."""
+    if isinstance(task, str):
+        task = get_task(task) if task in task_names() else None
+    return isinstance(task, Task) and bool(task.new_tokens)
+
+
 def describe(name: str) -> dict[str, Any]:
     """The facts of a task, as JSON holds them; no examples are loaded.
 

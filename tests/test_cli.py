@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from tiny_models import SMALL, Command, csv_files, log, model, rows
 
 from dfolora.optimizers import optimizer_names
-from dfolora.settings.methods import SearchSettings
+from dfolora.settings.methods import HybridSettings, SearchSettings, TangentSettings
 from dfolora.settings.model import EvaluateSettings
 from dfolora.settings.options import flag
 from dfolora.tasks import task_names
@@ -169,17 +170,27 @@ def test_listings(command: Command) -> None:
         assert [line.split(maxsplit=1) for line in command.out.splitlines()] == [[*pair] for pair in listed.items()]
 
 
-@pytest.mark.parametrize(("name", "kind"), [("tune", SearchSettings), ("evaluate", EvaluateSettings)])
-def test_help_names_every_flag(command: Command, name: str, kind: type) -> None:
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["tune"], TangentSettings),
+        (["tune", "--population", 8], SearchSettings),
+        (["tune", "--task", "squad"], SearchSettings),
+        (["tune", "--method", "hybrid"], HybridSettings),
+        (["evaluate"], EvaluateSettings),
+    ],
+)
+def test_help_names_every_flag(command: Command, words: list[object], kind: type) -> None:
     with pytest.raises(SystemExit) as done:
-        command(name, "--help")
+        command(*words, "--help")
     assert done.value.code == 0
     text = command.capsys.readouterr().out
     for field in dataclasses.fields(kind):
-        assert (f"  {flag(field.name)}" in text) == bool(field.metadata.get("group")), field.name
+        named = re.search(rf"^  {flag(field.name)}\b(?!-)", text, re.MULTILINE) is not None
+        assert named == bool(field.metadata.get("group")), field.name
     assert "  --json" in text
     assert "  --config FILE" in text
-    assert ("  --resume RUN" in text) == (name == "tune")
+    assert ("  --resume RUN" in text) == (words[0] == "tune")
 
 
 def test_without_a_command_it_says_how(command: Command) -> None:

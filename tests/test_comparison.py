@@ -9,21 +9,22 @@ import signal
 import subprocess
 import sys
 import time
-import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
+import torch
 
 import dfolora
-from dfolora import UserError, cli
+from dfolora import Baseline, Example, UserError, cli
+from dfolora.baselines.few_shot import FewShot
 from dfolora.comparison import run as runs
 from dfolora.comparison import worker
 from dfolora.comparison.cell import Cell
 from dfolora.comparison.entry import entries, seeds_of
 from dfolora.comparison.grid import make_grid
-from dfolora.registry import Registry
+from dfolora.scoring import Predictions
 
 SMALL = {"tasks": "demo/sentiment", "seeds": "13", "budget": 48}
 
@@ -69,7 +70,7 @@ def test_a_grid(tmp_path: Path, asked: list[str], capsys: pytest.CaptureFixture[
     evaluated = dfolora.evaluate(folder / "run")
     assert default["score"]["mean"] == evaluated["metrics"]["accuracy"]
     assert default["examples"] == evaluated["examples"] == 100
-    assert default["evaluations"] == 40  # two generations of 20
+    assert default["evaluations"] == 40  # three rounds of 13, and a look at the mean of the halves
     assert default["token_layers_with_dev"] > default["token_layers"] > 0
     assert default["peak_memory_bytes"] > 1e8
     assert default["processor_seconds"] > 0
@@ -209,6 +210,18 @@ def test_a_file_with_options_of_its_own_everywhere(tmp_path: Path, asked: list[s
             ["--tasks", "demo/sentiment", "--methods", "cma --populatoin 3"],
             "option: unknown 'populatoin'; did you mean 'population'? (demo/sentiment, cma --populatoin 3)",
         ),
+        (
+            ["--tasks", "demo/sentiment", "--methods", "calibrated --rigde 3"],
+            "option: unknown 'rigde'; did you mean 'ridge'? (demo/sentiment, calibrated --rigde 3)",
+        ),
+        (
+            ["--tasks", "demo/sentiment", "--methods", "calibrated --ridge 0"],
+            "ridge: 0.0 cannot work; give a number above 0",
+        ),
+        (["--tasks", "demo/sentiment", "--methods", "calibrated --by luck"], "by: unknown 'luck'"),
+        (["--tasks", "demo/sentiment", "--methods", "majority --population 3"], "option: unknown 'population'"),
+        (["--tasks", "demo/sentiment", "--methods", "cma --output x"], "--output: it is that of the whole comparison"),
+        (["--tasks", "demo/sentiment", "--methods", "cma --test-split dev"], "--test-split: it is that of the whole"),
         (["--tasks", "demo/sentiment", "--methods", "cma 3"], "--methods: '3' in 'cma 3' is no flag"),
         (["--tasks", "demo/sentiment", "--methods", "spsa --try lr"], "--methods: --try lr in"),
         (
@@ -269,28 +282,61 @@ def test_zero_shot_is_there_once(tmp_path: Path) -> None:
     assert [cell.method for cell in grid.cells()] == ["zero-shot", "default"]
 
 
+class Shrunk(Baseline):
+    """A share of the test set is called 1; it needs no model."""
+
+    reads_weights = False
+    seen: ClassVar[list[tuple[int, int, int]]] = []
+
+    def __init__(self, *, shrink: Annotated[int, "1 for every so many-th"] = 2) -> None:
+        if shrink < 1:
+            raise UserError(f"shrink: {shrink} cannot work; the least is 1")
+        self.shrink = shrink
+
+    def fit(self, few_shot: FewShot) -> dict[str, Any]:
+        self.seen.append((self.shrink, few_shot.seed, len(few_shot.train)))
+        return {}
+
+    def predict(self, examples: Sequence[Example]) -> Predictions:
+        guesses = [int(number % self.shrink == 0) for number in range(len(examples))]
+        return Predictions(list(guesses), list(torch.eye(2)[guesses]))
+
+
 def test_a_baseline_is_a_method(tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told what is about model, task and data, not what is about a search."""
-    told: dict[str, Any] = {}
-
-    def baseline(name: str, *, output: str, **options: Any) -> None:
-        told.update(options, name=name)
-        run = dfolora.tune(budget=20, output=output, **{n: v for n, v in options.items() if n != "shrink"})
-        assert run.scores["evaluations"] == 20
-
-    room = types.ModuleType("dfolora.baselines")
-    room.REGISTRY = Registry("baseline", {"plain": ("nowhere:Plain", "for a test")}, "no.such.group")  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "dfolora.baselines", room)
-    monkeypatch.setattr(dfolora, "baselines", room, raising=False)
-    monkeypatch.setattr(dfolora, "baseline", baseline, raising=False)
-    results = dfolora.compare(**SMALL, methods="default,plain --shrink 3", output=str(tmp_path), against="default")
-    row = results["rows"][2]
-    assert (row["method"], row["failed"], row["evaluations"]) == ("plain --shrink 3", [], 20)
-    scores = json.loads((Path(row["runs"][0]["folder"]) / "run" / "scores.json").read_text(encoding="utf-8"))
+    """It is told what is about model, task and data, not what is about a search, and what it takes itself."""
+    monkeypatch.setattr(Shrunk, "seen", [])
+    dfolora.register("baseline", "shrunk", Shrunk)
+    options = {**SMALL, "shots": 4, "test_limit": 30, "output": str(tmp_path), "against": "zero-shot"}
+    results = dfolora.compare(**options, methods="cma,shrunk --shrink 3")
+    zero_shot, _, row = results["rows"]
+    assert (row["method"], row["failed"], row["evaluations"]) == ("shrunk --shrink 3", [], 0)
+    assert Shrunk.seen == [(3, 13, 8)]
+    run = Path(row["runs"][0]["folder"]) / "run"
+    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    assert scores["method"] == "baseline"
     assert row["runs"][0]["metrics"] == scores["tuned"]
-    assert row["difference"]["value"] == pytest.approx(row["score"]["mean"] - results["rows"][1]["score"]["mean"])
-    assert {"budget", "objective"}.isdisjoint(told)
-    assert (told["name"], told["shrink"], told["seed"], told["test_split"]) == ("plain", "3", 13, "test")
+    lines = (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["prediction"] for line in lines] == ["positive", "negative", "negative"] * 10
+    assert row["difference"]["value"] == pytest.approx(row["score"]["mean"] - zero_shot["score"]["mean"])
+    asked.clear()
+    assert dfolora.compare(**options, methods="cma,shrunk --shrink 3")["rows"][2]["score"] == row["score"]
+    with pytest.raises(UserError, match="with shrink 3, not 4"):
+        dfolora.compare(**options, methods=[{"method": "shrunk", "label": "shrunk --shrink 3", "shrink": 4}])
+    with pytest.raises(UserError, match=r"shrink: 0 cannot work; the least is 1 \(demo/sentiment, shrunk --shrink 0\)"):
+        dfolora.compare(**options, methods="cma,shrunk --shrink 0")
+    assert asked == []
+
+
+def test_baselines_beside_the_default(tmp_path: Path, asked: list[str]) -> None:
+    """The demo's model knows the truth and is biased in what it says: an offset is nearly all that it takes."""
+    methods = "default,calibrated --ridge 0.1,logistic-regression"
+    results = dfolora.compare(tasks="demo/sentiment", seeds=13, methods=methods, output=str(tmp_path))
+    assert results["failures"] == []
+    scores = {row["method"].split()[0]: row["score"]["mean"] for row in results["rows"]}
+    assert scores["zero-shot"] == pytest.approx(59.2)
+    assert min(scores["default"], scores["calibrated"]) > 98
+    assert scores["logistic-regression"] > 98
+    assert [row["evaluations"] for row in results["rows"]] == [0, 174, 0, 0]
 
 
 class Dev:
@@ -319,7 +365,8 @@ def test_dev_chooses_by_the_mean_then_by_the_loss() -> None:
 def test_control_c_leaves_everything_resumable(tmp_path: Path, asked: list[str]) -> None:
     """A real process of its own, interrupted in the middle of a search; and one that is killed."""
     words = ["--tasks", "demo/sentiment", "--seeds", "13", "--budget", "1200", "--output", str(tmp_path)]
-    log = tmp_path / "demo/demo-sentiment/default/seed-13/run/log.jsonl"
+    words += ["--methods", "cma"]
+    log = tmp_path / "demo/demo-sentiment/cma/seed-13/run/log.jsonl"
     # Python leaves SIGINT ignored where a shell ignores it for jobs in the background.
     start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); import dfolora.cli as c; "
     command = [sys.executable, "-c", start + "sys.exit(c.main())", "compare", *words]
@@ -338,8 +385,8 @@ def test_control_c_leaves_everything_resumable(tmp_path: Path, asked: list[str])
     measured = json.loads((cell / "measures.jsonl").read_text(encoding="utf-8"))
     assert measured["peak_memory_bytes"] > 1e8
 
-    results = dfolora.compare(tasks="demo/sentiment", seeds=13, budget=1200, output=str(tmp_path))
-    assert asked == ["demo/sentiment, default, seed 13"]
+    results = dfolora.compare(tasks="demo/sentiment", methods="cma", seeds=13, budget=1200, output=str(tmp_path))
+    assert asked == ["demo/sentiment, cma, seed 13"]
     assert results["rows"][1]["evaluations"] == 1200
     assert len(log.read_bytes().splitlines()) > reached
     assert runs._ended(-9) == "its process was ended by SIGKILL; out of memory?"

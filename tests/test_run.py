@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def settings(**values: Any) -> SearchSettings:
-    made = tune_settings(**{"model": "m", "task": "t", **values})
+    made = tune_settings(**{"method": "search", "model": "m", "task": "t", **values})
     assert isinstance(made, SearchSettings)
     return made
 

@@ -12,7 +12,9 @@ import yaml
 from tiny_models import Command
 
 import dfolora
+from dfolora import Example, Task
 from dfolora.errors import UserError
+from dfolora.opening import run_settings
 from dfolora.optimizers import make_optimizer, optimizer_names, options_of
 from dfolora.settings.build import saved, settings, tune_settings
 from dfolora.settings.methods import (
@@ -43,7 +45,7 @@ ANY_VALUE = {int: 3, float: 0.25, bool: True, str: "word"}
 
 
 def search(**values: Any) -> SearchSettings:
-    made = tune_settings(**values)
+    made = tune_settings(method="search", **values)
     assert isinstance(made, SearchSettings)
     return made
 
@@ -73,11 +75,17 @@ def test_numbers_refuse_words_and_halves(kind: type[Options], name: str) -> None
 
 CANNOT_WORK: list[tuple[dict[str, Any], str]] = [
     ({"budget": 0}, "budget: 0 cannot work; the least is 1"),
-    ({"budget": 19}, "budget: 19 is less than one step of 20 evaluations"),
+    ({"budget": 19, "optimizer": "cma"}, "budget: 19 is less than one step of 20 evaluations"),
     ({"population": 0}, "population: 0"),
     ({"population": -3}, "population: -3"),
     ({"population": 2}, "population: 2 is too few for CMA"),
     ({"rank": 0}, "rank: 0"),
+    ({"directions": 0}, "directions: 0"),
+    ({"promise": 1.0}, "promise: 1.0 cannot work; the most is 0.99"),
+    ({"depth": 1.5}, "depth: 1.5 cannot work; the most is 1"),
+    ({"method": "tangent", "objective": "metric"}, "objective: the method tangent needs the class scores"),
+    ({"method": "tangent", "population": 4}, "population: the method tangent does not take it; it is for search, hyb"),
+    ({"halves": False, "sigma": 1}, "halves: cma does not take it|halves: the method search does not take it"),
     ({"visit": 0}, "visit: 0"),
     ({"batch": 0}, "batch: 0"),
     ({"subspace_dim": 0}, "subspace_dim: 0"),
@@ -295,9 +303,50 @@ def test_every_field_says_what_it_is(kind: type[Options]) -> None:
         assert "\n" not in field.metadata["help"]
 
 
+CHOSEN = [
+    ({}, "tangent"),
+    ({"budget": 400, "seed": 21, "objective": "hinge", "dtype": "bfloat16", "test-limit": 9}, "tangent"),
+    ({"target": "o"}, "tangent"),  # search takes it, too
+    ({"depth": 0.5, "halves": False}, "tangent"),
+    ({"new_tokens": 4}, "search"),
+    ({"reward": len}, "search"),
+    ({"objective": "metric"}, "search"),
+    ({"optimizer": "cma"}, "search"),
+    ({"subspace": "lora"}, "search"),
+    ({"population": 8}, "search"),
+    ({"rank": 2}, "search"),
+    ({"mode": "joint"}, "search"),
+    ({"lr": 0.1, "optimizer": "spsa"}, "search"),
+    ({"incumbent": "best"}, "search"),  # cma's own
+    ({"method": "hybrid", "population": 4}, "hybrid"),
+    ({"preset": "dfo-lora"}, "search"),
+    ({"preset": "mezo"}, "full-parameter"),
+]
+
+
+@pytest.mark.parametrize(("values", "method"), CHOSEN, ids=[str(values) for values, _ in CHOSEN])
+def test_the_method_that_options_ask_for(values: dict[str, Any], method: str) -> None:
+    assert tune_settings(**values).method == method
+
+
+def test_the_method_that_a_task_asks_for() -> None:
+    """Where answers are generated there are no class scores to go by."""
+    generated = Task.from_examples([Example({"text": "a"}, 0, ("b",))], template="{text}", new_tokens=3)
+    for task, method in (
+        ("squad", "search"),
+        (generated, "search"),
+        ("glue/sst2", "tangent"),
+        ("demo/pair", "tangent"),
+    ):
+        assert run_settings(model="m", task=task).method == method
+    assert run_settings(model="m", task="squad", method="first-order").method == "first-order"
+    assert run_settings().method == "tangent"
+    assert run_settings().task == "demo/sentiment"
+
+
 def test_a_run_is_named_after_what_searches() -> None:
     names = [tune_settings(method=method).search for method in METHODS]
-    assert names == ["cma", "adamw", "adamw+spsa", "full-spsa"]
+    assert names == ["cma", "gauss-newton", "adamw", "adamw+spsa", "full-spsa"]
     assert {kind.method for kind in METHODS.values()} == set(METHODS)
     assert all(issubclass(kind, TuneSettings) for kind in METHODS.values())
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dfolora.declared import Option, declared
 from dfolora.errors import UserError, unknown
 from dfolora.registry import Registry
+from dfolora.settings.baseline import BaselineSettings
+from dfolora.settings.build import settings
 from dfolora.settings.options import typed
 
 if TYPE_CHECKING:
@@ -67,6 +70,29 @@ def make_baseline(source: Source, options: Mapping[str, Any]) -> Baseline:
     if not isinstance(made, Baseline):
         raise _no_baseline(made)
     return made
+
+
+def baseline_settings(source: Source, values: Mapping[str, Any]) -> tuple[BaselineSettings, Baseline]:
+    """Build a baseline, and the settings that name it.
+
+    Args:
+        source: as for ``make_baseline``.
+        values: options of ``dfolora baseline``, those that the baseline takes itself among them; dashes count as
+            underscores.
+
+    Raises:
+        UserError: an unknown name or option, or a value that cannot work.
+    """
+    values = {name.replace("-", "_"): value for name, value in values.items()}
+    takes = options_of(source)
+    own = typed_options(source, {name: value for name, value in values.items() if name in takes})
+    others = {name: value for name, value in values.items() if name not in takes}
+    names = {field.name for field in dataclasses.fields(BaselineSettings)} - {"baseline", "baseline_options"}
+    for name in others:
+        if name not in names:
+            raise unknown("option", name, {*names, *takes})
+    plain = settings(BaselineSettings, **others, baseline=source, baseline_options=own)
+    return plain, make_baseline(source, own)
 
 
 def typed_options(source: Source, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dfolora.baselines import baseline_settings
 from dfolora.comparison.cell import Cell
 from dfolora.comparison.entry import ZERO_SHOT, Entry, entries, seeds_of
 from dfolora.errors import UserError, unknown
-from dfolora.opening import open_task, with_demo
-from dfolora.settings.build import saved, settings, tune_settings
+from dfolora.opening import open_task, run_settings, with_demo
+from dfolora.settings.build import saved, settings
 from dfolora.settings.comparison import SHARED, CompareSettings
 from dfolora.settings.model import EvaluateSettings, ModelSettings
 from dfolora.settings.yaml_file import read_yaml
 
 DEMO = Entry("demo", {})
 _OF_MODEL = {field.name for field in dataclasses.fields(ModelSettings)}
+_OWN = {"seed", "output", "test_split"}  # what the grid tells each cell itself
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,18 @@ class Grid:
         where += ["-".join(f"{name}-{value}" for name, value in choice.items()).replace("/", "-")] if choice else []
         folder = self.folder.joinpath(*where, f"seed-{seed}")
         kind = "zero-shot" if method.label == ZERO_SHOT else "baseline" if method.baseline else "tune"
+        plain = {name: value for name, value in base.items() if name in _OF_MODEL}
+        options = {**(base if kind == "tune" else plain), **own, "seed": seed}
         try:
+            if unasked := sorted(_OWN & {**base, **own}.keys()):
+                raise UserError(f"{unasked[0]}: it is that of the whole comparison; leave it out")
             if kind == "tune":
-                options = {**base, **own, "seed": seed}
-                config: Any = with_demo(tune_settings(**options, test_split="none"))
+                config: Any = run_settings(**options, test_split="none")
+            elif kind == "baseline":
+                asked = {**options, "test_split": self.asked.test_split}
+                config = with_demo(baseline_settings(method.baseline, asked)[0])
             else:
-                plain = {name: value for name, value in base.items() if name in _OF_MODEL}
-                options = {**plain, **own, "seed": seed}
-                config = with_demo(settings(EvaluateSettings, **plain, seed=seed))
+                config = with_demo(settings(EvaluateSettings, **options))
         except UserError as error:
             raise UserError(f"{error} ({task.label}, {method.label})") from error
         if config.model != options.get("model") and isinstance(config.model, str):
@@ -81,9 +87,8 @@ class Grid:
         if config.task:
             options["task"] = config.task
         name = {"name": method.baseline} if kind == "baseline" else {}
-        resolved = saved(config) | (own if kind == "baseline" else {})
         return Cell(
-            model.label, task.label, method.label, seed, folder, kind, {**name, **options}, resolved,
+            model.label, task.label, method.label, seed, folder, kind, {**name, **options}, saved(config),
             self.asked.test_split, choice,
         )  # fmt: skip
 

@@ -22,7 +22,8 @@ def tune_settings(**values: Any) -> TuneSettings:
 
     Args:
         values: ``method``, ``preset``, options of the method and of its optimizer; dashes count as underscores. What is
-            named here wins over the preset.
+            named here wins over the preset. Without a method it is ``method_of`` that chooses; what a task's name says
+            is known to ``opening.run_settings``.
 
     Raises:
         UserError: a name that the method does not take, or a value that cannot work.
@@ -60,7 +61,7 @@ def tune_settings(**values: Any) -> TuneSettings:
     return kind(**values)
 
 
-def method_of(values: Mapping[str, Any]) -> str:
+def method_of(values: Mapping[str, Any], generated: bool = False) -> str:
     """The method that options ask for: the one that is named, or a preset's.
 
     Where none is named: ``search`` if an option is one that only a search takes (an optimizer, a subspace, ...), or if
@@ -68,16 +69,13 @@ def method_of(values: Mapping[str, Any]) -> str:
 
     Args:
         values: names with underscores; a flag's value may still be text.
+        generated: whether the task's answers are generated, where ``new_tokens`` is not among the options.
     """
-    from dfolora.tasks import get_task, task_names
-
     preset = values.get("preset")
     if values.get("method") or preset:
         return str(values.get("method") or PRESETS.get(str(preset), {}).get("method", "search"))
-    task, new_tokens = values.get("task"), values.get("new_tokens")
-    if isinstance(task, str):
-        task = get_task(task) if task in task_names() else None
-    generated = str(new_tokens) != "0" if new_tokens is not None else bool(task and task.new_tokens)
+    new_tokens = values.get("new_tokens")
+    generated = generated if new_tokens is None else str(new_tokens) != "0"
     if generated or values.get("reward") is not None or values.get("objective") == "metric":
         return "search"
     return "search" if any(_only_search_takes(name, values) for name in values) else "tangent"

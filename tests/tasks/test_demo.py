@@ -103,9 +103,22 @@ def test_zero_shot_is_above_chance_and_well_below_what_the_model_can(task: Task)
 
 
 @pytest.mark.parametrize("task", TASKS, ids=NAMES)
-def test_tuning_beats_zero_shot_by_fifteen_points(task: Task, tmp_path: Path) -> None:
-    run = dfolora.tune(str(demo.MODEL_DIR), task.name, seed=1, budget=1000, output=str(tmp_path / "run"))
+def test_tuning_says_the_truth_nearly_always(task: Task, tmp_path: Path) -> None:
+    """By the default, in fewer than 200 evaluations."""
+    run = dfolora.tune(str(demo.MODEL_DIR), task.name, seed=13, output=str(tmp_path / "run"))
     scores = run.scores
+    assert scores["method"] == "tangent"
+    assert scores["zero_shot"]["accuracy"] < 62
+    assert scores["tuned"]["accuracy"] > 98.5
+    assert scores["evaluations"] < 200
+
+
+@pytest.mark.parametrize("task", TASKS, ids=NAMES)
+def test_a_search_beats_zero_shot_by_fifteen_points(task: Task, tmp_path: Path) -> None:
+    options = {"optimizer": "cma", "seed": 1, "budget": 1000}
+    run = dfolora.tune(str(demo.MODEL_DIR), task.name, output=str(tmp_path / "run"), **options)
+    scores = run.scores
+    assert scores["method"] == "search"
     assert scores["tuned"]["accuracy"] > scores["zero_shot"]["accuracy"] + 15
 
 
