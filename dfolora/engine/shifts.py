@@ -7,6 +7,7 @@ which one forward shows, say what each a makes of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -179,6 +180,39 @@ class ShiftEngine(Engine):
                 readings[start : start + chunk, bucket.index[part]] = reading
         return self.rows.assemble(readings).float().cpu()
 
+    def still(self) -> None:
+        """Say that what was written since the last look has changed no output."""
+        self._seen = list(self.adapter.versions)
+
+    @torch.inference_mode()
+    def end_slopes(self, step_size: float) -> Tensor | None:
+        """How class scores change with what the last block gives where rows are read; no block runs for it.
+
+        Args:
+            step_size: of the differences that are taken, as a share of the length of what it gives.
+
+        Returns:
+            (H, N, C) float32 on the CPU, a slope for each coordinate of the hidden state; None where answers do not run
+            alone, so that it would cost whole rows for every coordinate.
+        """
+        if not self._tails:
+            return None
+        width = int(self.model.config.get_text_config().hidden_size)
+        readings = self._readings.repeat(width, *[1] * (self._readings.dim() - 1))
+        size = step_size * sum(tail.size for tail in self._tails) / len(self._tails)
+        shifts = size * torch.eye(width, device=self.call.device, dtype=self.call.dtype)
+        for bucket, tail in zip(self._buckets, self._tails, strict=True):
+            where = _places(tail.rows) > 0
+            chunk = self.at_once(width, self.chunk_tokens // max(1, tail.tokens))
+            for start in range(0, width, chunk):
+                some = shifts[start : start + chunk]
+                self.forwards += 1
+                forwards = self.module_forwards({}, frozenset(), len(some))
+                end = partial(_of_block, partial(_shifting, shifts=some, where=where))
+                reading = tail.run(len(self.order.blocks), forwards, self.readout, len(some), end)
+                readings[start : start + chunk, bucket.index] = reading
+        return ((self.rows.assemble(readings) - self.rows.assemble(self._readings)) / size).float().cpu()
+
     def _run_shifted(
         self, bucket: _Bucket, start: Tail | dict[int, Prefix], name: str, shifts: Tensor, part: Tensor
     ) -> Tensor:
@@ -280,6 +314,18 @@ def _places(rows: Rows) -> Tensor:
     shares = torch.zeros(rows.count, tokens, device=rows.positions.device)
     shares.scatter_add_(1, rows.positions, read.float())
     return shares / shares.sum(1, keepdim=True)
+
+
+def _of_block(shifted: Callable[[Forward], Forward], forward: Forward) -> Forward:
+    """``shifted`` on the hidden states of a block, whatever it gives beside them."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        if isinstance(output, tuple):
+            return (shifted(lambda x: output[0])(output[0]), *output[1:])
+        return shifted(lambda x: output)(output)
+
+    return run
 
 
 def _shifting(forward: Forward, shifts: Tensor, where: Tensor) -> Forward:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -168,7 +168,21 @@ class Tail:
         state = parts[0].gather(1, self._place[..., None].expand(-1, -1, parts[0].shape[-1]))
         return (state, *parts[1:]) if isinstance(output, tuple) else state
 
-    def run(self, depth: int, forwards: list[tuple[nn.Module, Forward]], readout: Readout, copies: int) -> Tensor:
+    @property
+    def size(self) -> float:
+        """Mean length of what the last block gives at a token."""
+        output = self._outputs[-1]
+        states = output[0] if isinstance(output, tuple) else output
+        return float(states.float().norm(dim=-1).mean())
+
+    def run(
+        self,
+        depth: int,
+        forwards: list[tuple[nn.Module, Forward]],
+        readout: Readout,
+        copies: int,
+        end: Callable[[Forward], Forward] | None = None,
+    ) -> Tensor:
         """Readings of ``copies`` candidates, which differ from block ``depth`` on.
 
         Args:
@@ -176,6 +190,7 @@ class Tail:
             forwards: what the adapted modules do.
             readout: how answers are read.
             copies: P.
+            end: changes what the last block gives; None: nothing does.
 
         Returns:
             (P, R, ...) as ``Readout.read`` gives them.
@@ -188,6 +203,9 @@ class Tail:
         if depth:
             below = {self._order.blocks[depth - 1].stack: self._outputs[depth - 1]}
             resumed = self._order.resume(Prefix(depth, below), copies)
+        if end is not None:
+            last = self._order.blocks[-1].module
+            resumed = [(module, end(forward) if module is last else forward) for module, forward in resumed]
         inputs = {
             "input_ids": self.rows.inputs["input_ids"].repeat(copies, 1),
             "attention_mask": self._mask.repeat(copies, 1),

@@ -70,10 +70,38 @@ class Part:
     now: Look | None = None
 
     def start(self) -> Look:
-        """Write the A sides, and look at the examples from there."""
+        """Write the A sides, and look at the examples from there, unless that has been done with the same outputs."""
         self.write(self.sides)
+        if self.now is not None and self.rounds == 0:
+            self.engine.still()
+            return self.now
         self.now = self.engine.look(list(self.directions))
         return self.now
+
+    def aim(self, step_size: float) -> None:
+        """Put the directions that answers are read along first, where it costs nothing to find them.
+
+        They are the principal ones of the slopes of class scores in the last hidden state, one less than there are
+        classes: what is known as the logit lens, through whatever norm and head the model has. The others stay random.
+
+        Args:
+            step_size: as for ``round``.
+        """
+        self.now = self.engine.look(list(self.directions))
+        slopes = self.engine.end_slopes(step_size)
+        if slopes is None:
+            return
+        slopes = slopes.masked_fill((self.now.scores == -torch.inf) | ~slopes.isfinite(), 0.0)
+        if ignores_a_common_shift(self.loss, self.now.scores):
+            slopes = slopes - slopes.mean(-1, keepdim=True)
+        count = max(1, self.now.scores.shape[-1] - 1)
+        lens = torch.linalg.svd(slopes.flatten(1), full_matrices=False)[0].T[:count]  # (count, H)
+        for name, drawn in self.directions.items():
+            if drawn.shape[1] == lens.shape[1]:
+                aimed = torch.cat([lens, drawn])[: len(drawn)]
+                self.directions[name] = torch.linalg.qr(aimed.T)[0].T.contiguous()
+        self.write(self.sides)
+        self.engine.still()
 
     def round(self, enough: float, step_size: float) -> Round:
         """Probe, solve, and move by the longest step that is better than none.

@@ -96,6 +96,8 @@ class Tangent(Method[Problem[Adapter]]):
         self._verify(seed)
         for engine, _ in self.sets:
             engine.reset_counts()
+        for part in self.parts:
+            part.aim(step_size)  # what it costs counts for the first round
         self._unseen: Tensor | None = None  # (N, C) scores of the dev set under what is fitted to the training set
         self._dev: dict[str, Any] | None = None  # the same as a look at the dev set, and what it has cost
         self._dev_cost = 0
@@ -109,6 +111,8 @@ class Tangent(Method[Problem[Adapter]]):
         if number is None:
             return self._join(here)
         part = self.parts[number]
+        if not part.rounds:
+            part.start()
         done = part.round(self.enough, self.step_size)
         note = {
             "part": number, "from": done.before, "promised": done.promised, "reached": done.reached,
