@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator
@@ -93,7 +94,7 @@ def _option(parameter: inspect.Parameter) -> Option:
         choices = next((note for note in notes if isinstance(note, tuple)), ())
     if get_origin(hint) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(hint) if kind is not type(None)]
-        hint = kinds[0] if len(kinds) == 1 else hint
+        hint = functools.reduce(operator.or_, kinds)
     default = None if parameter.default is parameter.empty else parameter.default
     if hint is parameter.empty:
         hint = type(default) if default is not None else typing.Any

@@ -271,6 +271,14 @@ def _tangent(
         )
     model = language_model.model
     names = read_by_answers(model, language_model.kind, _targets(settings.target), settings.depth)
+    most = adapters.most_rank(model, names) * settings.directions // settings.rank
+    if settings.directions > most:
+        raise UserError(f"directions: {settings.directions} cannot work; the adapted modules allow 1 to {most}")
+    if settings.evaluations != settings.budget:
+        raise UserError(
+            f"budget: a run of the method tangent deals it out when it begins, and ends where {settings.budget} "
+            "evaluations took it; start a new run for more"
+        )
     problem = Problem(
         adapters.attach(language_model, settings.rank, names), encoder, train, dev, settings.objective, None,
         settings.seed, chunk_tokens=settings.chunk_tokens, make_engine=ShiftEngine,

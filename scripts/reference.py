@@ -56,6 +56,7 @@ def value_of(hint: Any, choices: Iterable[Any], limits: Mapping[str, Any]) -> st
         return ", ".join(f"`{choice}`" for choice in choices if choice != "")
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
     text = {int: "whole number", float: "number", bool: "switch", str: "text"}.get(kinds[0], "text, or an object")
+    text = "number, or a word" if len(kinds) > 1 and kinds[0] is float else text
     least, above, most = limits.get("least"), limits.get("above"), limits.get("most")
     bounds = [f"at least {least:g}"] if least is not None and least < 2**31 else []
     bounds += [f"above {above:g}"] if above is not None else []

@@ -108,6 +108,8 @@ CANNOT_WORK: list[tuple[dict[str, Any], str]] = [
     ({"incumbent": "best", "optimizer": "random"}, "incumbent: random does not take it"),
     ({"lr": 0.1}, "lr: cma does not take it; it is for es, fzoo, greedy, guided, spsa, subzero"),
     ({"lr": -0.1, "optimizer": "spsa"}, "lr: -0.1"),
+    ({"lr": "atuo", "optimizer": "spsa"}, "lr: 'atuo' is neither a number nor auto"),
+    ({"lr": True, "optimizer": "spsa"}, "lr: True is not a number"),
     ({"best_share": 0.25, "optimizer": "greedy"}, "best_share: greedy does not take it; it is for guided"),
     ({"weights": "ranks", "optimizer": "spsa"}, "weights: spsa does not take it; it is for es"),
     ({"noise": "gaussian", "optimizer": "subzero"}, "noise: subzero does not take it"),
@@ -203,6 +205,7 @@ def test_an_optimizer_is_told_the_options_that_were_given() -> None:
     assert search(optimizer="spsa").optimizer_options == {}
     made = search(optimizer="guided", lr="1e-3", best_share=0.25, paper_scale=True)
     assert made.optimizer_options == {"lr": 1e-3, "best_share": 0.25, "paper_scale": True}
+    assert search(optimizer="fzoo", lr="auto").optimizer_options == {"lr": "auto"}
     assert search(incumbent="best").optimizer_options == {"incumbent": "best"}
     assert search(optimizer="guided", optimizer_options={"lr": 1e-3}, best_share=0.25).optimizer_options == {
         "lr": 1e-3,
@@ -262,8 +265,8 @@ def test_python_yaml_and_flags_are_equal(
     command = Command(capsys)
     flags = ["--method", method]
     for name, value in {**values, **own}.items():
-        off = fields(kind)[name].default is True if name in fields(kind) else False
-        flags += [f"--no-{name}"] if off else [flag(name)] if value is True else [flag(name), as_written(value)]
+        off = flag(name).replace("--", "--no-", 1)
+        flags += [flag(name)] if value is True else [off] if value is False else [flag(name), as_written(value)]
     assert command("tune", *flags) == 2
     assert command("tune", "--config", file) == 2
     assert command("tune", "--config", file, "--seed", 99) == 2

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfolora.engine import memory
 from dfolora.engine.blocks import Output, Prefix
 from dfolora.engine.engine import Engine, _Bucket
 from dfolora.engine.padded import Padded
 from dfolora.engine.patch import Forward, patched
 from dfolora.engine.rows import Rows
 from dfolora.engine.savings import Savings
-from dfolora.engine.tails import Recorder, Tail
+from dfolora.engine.tails import Recorder, Tail, elsewhere
 from dfolora.engine.trials import agree, attempt
-from dfolora.errors import UserError
 from dfolora.models.tuned import TunedModel
 
 
@@ -50,14 +50,14 @@ class ShiftEngine(Engine):
 
     In a causal model such a shift reaches the answer's own tokens alone, so these run on their own, behind cached keys
     and values of all tokens before them: a probe costs a token of each row and not all. Whether a model can do that is
-    tried, on the batch itself; where it cannot, whole rows run.
+    tried by the first ``look``, on the whole batch; where it cannot, whole rows run.
     """
 
     def __init__(self, adapter: TunedModel, rows: Rows, chunk_tokens: int = 0, savings: Savings | None = None) -> None:
         savings = (savings or Savings()).without(("shared_prompt", "padding_free", "last_block"))
         super().__init__(adapter, rows, chunk_tokens, savings)
         self._tails: list[Tail] = []
-        self._alone: bool | None = None if _may_run_alone(self.rows) else False  # None: not tried yet
+        self._alone: bool | None = None if _may_run_alone(self.rows) else False  # tails; None: not tried yet
         self._seen: list[int] = []
         self._readings = torch.empty(0)  # (1, R, ...) of the incumbents
         self._prefixes: list[dict[int, Prefix]] = []  # of each bucket: depth -> what the blocks below it gave
@@ -88,7 +88,10 @@ class ShiftEngine(Engine):
         """Score the incumbents, and note what enters some modules where rows are read.
 
         Args:
-            names: of adapted modules.
+            names: of the adapted modules that are going to be shifted.
+
+        Raises:
+            UserError: a module does not run over the tokens that answers are read at.
         """
         self._seen = list(self.adapter.versions)
         readings: Tensor | None = None
@@ -97,13 +100,14 @@ class ShiftEngine(Engine):
         spreads: dict[str, Tensor] = {}
         tails: list[Tail] = []
         self._prefixes = []
+        counts = self.forwards, self.token_layers
         for bucket in self._buckets:
             layout = bucket.layout
             assert isinstance(layout, Padded), "rows run padded here"
             where = _places(layout.rows)
             recorder = Recorder(where, names)
             forwards = [recorder.watch(self.adapter.model, *each) for each in self.module_forwards({}, frozenset(), 1)]
-            output = None
+            output, prefixes = None, dict[int, Prefix]()
             if self._alone is not False:
                 tail = Tail(layout.rows, self.order, self.model)
                 output = attempt(partial(tail.record, forwards, self.readout))
@@ -111,7 +115,7 @@ class ShiftEngine(Engine):
                 tails.append(tail)
             if output is None:
                 output, prefixes = self._run_and_keep(layout, forwards, names)
-                self._prefixes.append(prefixes)
+            self._prefixes.append(prefixes)
             self.count(layout.inputs, 1)
             reading = self.readout.read(layout.rows, output, 1)
             if readings is None:
@@ -125,8 +129,13 @@ class ShiftEngine(Engine):
                     spreads[name] = spreads.get(name, torch.zeros_like(spread)) + spread / self.rows.count
                 lengths[name] += recorder.length(name) * len(x) / self.rows.count
         assert readings is not None, "a batch has rows"
-        self._tails = tails if self._alone is not False else []
         self._readings = readings
+        if self._alone is None:
+            self._alone = self._try_alone(names, lengths, tails)
+            if not self._alone:  # anew, to keep what whole rows start from
+                self.forwards, self.token_layers = counts
+                return self.look(names)
+        self._tails = tails if self._alone else []
         scores = self.rows.assemble(readings)[0].float().cpu()
         return Look(
             scores,
@@ -151,17 +160,19 @@ class ShiftEngine(Engine):
         shifts = shifts.to(self.call.device, self.call.dtype)
         chosen = torch.ones(self.rows.count, dtype=torch.bool) if chosen is None else chosen
         chosen = chosen.to(self.device)
-        if self._alone is None:
-            self._alone = self._try_alone(name, shifts[:1])
         readings = self._readings.repeat(len(shifts), *[1] * (self._readings.dim() - 1))
         for number, bucket in enumerate(self._buckets):
             part = chosen[bucket.index].nonzero()[:, 0]
             if not len(part):
                 continue
             tail = self._tails[number] if self._alone else None
-            prefixes = self._prefixes[number] if self._prefixes else {}
+            prefixes = self._prefixes[number]
             tokens = (tail.tokens if tail else bucket.layout.inputs["input_ids"].numel()) * len(part)
-            chunk = self.at_once(len(shifts), self.chunk_tokens * len(bucket.index) // max(1, tokens))
+            most = self.chunk_tokens * len(bucket.index) // max(1, tokens)
+            if tail:  # every candidate has keys and values of its own, of all tokens
+                fitting = memory.generated_tokens(self.model, self.device, len(self.order.blocks))
+                most = min(most, fitting // bucket.layout.inputs["input_ids"].numel())
+            chunk = self.at_once(len(shifts), most)
             for start in range(0, len(shifts), chunk):
                 some = shifts[start : start + chunk]
                 reading = self._run_shifted(bucket, tail or prefixes, name, some, part)
@@ -223,17 +234,32 @@ class ShiftEngine(Engine):
                 below[block.stack] = outputs[block.module]
         return output, prefixes
 
-    def _try_alone(self, name: str, shift: Tensor) -> bool:
-        """Whether answers that run alone read as they do in whole rows, shifted."""
-        if not self._tails:
-            return False
+    def _try_alone(self, names: list[str], lengths: dict[str, float], tails: list[Tail]) -> bool:
+        """Whether answers that run alone read as they do in whole rows, where the lowest or highest module is shifted.
+
+        Every bucket is tried: a window of attention shows in rows that are longer than it.
+        """
         counts = self.forwards, self.token_layers
-        bucket, tail = self._buckets[0], self._tails[0]
-        every = torch.arange(len(bucket.index), device=self.device)
-        whole = self._run_shifted(bucket, {}, name, shift, every)
-        tried = attempt(lambda: self._run_shifted(bucket, tail, name, shift, every))
+        widths = {name: module.out_features for each in self.adapter.layers for name, module in each.modules.items()}
+        generator = torch.Generator().manual_seed(0)
+
+        def agrees(name: str) -> bool:
+            direction = torch.randn(1, widths[name], generator=generator)
+            shift = (direction / direction.norm() * lengths[name]).to(self.call.device, self.call.dtype)
+            for bucket, tail in zip(self._buckets, tails, strict=True):
+                every = torch.arange(len(bucket.index), device=self.device)
+                whole = self._run_shifted(bucket, {}, name, shift, every)
+                alone = attempt(partial(self._run_shifted, bucket, tail, name, shift, every))
+                if not agree(alone, whole, self.call.dtype):
+                    return False
+            return True
+
+        by_depth = sorted(names, key=lambda name: self.order.block_of(name) or 0)
+        incumbents = self.module_forwards({}, frozenset(), 1)
+        agreed = all(attempt(partial(tail.is_causal, incumbents, self.readout)) for tail in tails)
+        agreed = agreed and all(agrees(name) for name in dict.fromkeys([*by_depth[:1], *by_depth[-1:]]))
         self.forwards, self.token_layers = counts
-        return agree(tried, whole, self.call.dtype)
+        return agreed
 
 
 def _may_run_alone(rows: Rows) -> bool:
@@ -263,10 +289,7 @@ def _shifting(forward: Forward, shifts: Tensor, where: Tensor) -> Forward:
     def shifted(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         y = forward(x, *args, **kwargs)
         if y.numel() != len(shifts) * where.numel() * y.shape[-1]:
-            raise UserError(
-                "target: an adapted module does not run over the tokens that answers are read at; "
-                "choose other modules, or --method search"
-            )
+            raise elsewhere()
         flat = y.reshape(len(shifts), -1, y.shape[-1])
         return (flat + shifts[:, None].to(y.dtype) * places.to(y.dtype)).view(y.shape)
 

@@ -14,6 +14,8 @@ from dfolora.engine.blocks import BlockOrder, Output, Prefix
 from dfolora.engine.patch import Forward, patched
 from dfolora.engine.readout import Readout
 from dfolora.engine.rows import Rows
+from dfolora.engine.trials import agree
+from dfolora.errors import UserError
 
 
 class Recorder:
@@ -70,7 +72,17 @@ class Recorder:
         return centred.flatten(0, 1).T @ centred.flatten(0, 1)
 
     def _mean(self, x: Tensor) -> Tensor:
+        if x.numel() != self._where.numel() * x.shape[-1]:
+            raise elsewhere()
         return torch.einsum("rtd,rt->rd", x.reshape(*self._where.shape, -1), self._where)
+
+
+def elsewhere() -> UserError:
+    """The error for a module that answers do not pass through token by token, such as one of an encoder."""
+    return UserError(
+        "target: an adapted module does not run over the tokens that answers are read at; choose other modules, or the "
+        "method search"
+    )
 
 
 class Tail:
@@ -97,9 +109,8 @@ class Tail:
         place = first[:, None] + torch.arange(most, device=first.device)  # (R, U)
         real = place < lengths[:, None]
         self._place = place.clamp(max=rows.inputs["input_ids"].shape[1] - 1)
-        before = torch.arange(rows.inputs["input_ids"].shape[1], device=first.device) < first[:, None]
-        self._mask = torch.cat([before, real], 1).to(rows.inputs["attention_mask"].dtype)
-        self._numbers = place
+        self._before = torch.arange(rows.inputs["input_ids"].shape[1], device=first.device) < first[:, None]
+        self._mask = torch.cat([self._before, real], 1).to(rows.inputs["attention_mask"].dtype)
         inputs = {name: tensor.gather(1, self._place) for name, tensor in rows.inputs.items()}
         inputs["attention_mask"] = real.to(self._mask.dtype)
         self.rows = dataclasses.replace(rows, inputs=inputs, positions=(rows.positions - first[:, None]).clamp(min=0))
@@ -132,6 +143,23 @@ class Tail:
         self._outputs = [self._cut(states[module]) for module in blocks]
         return output
 
+    def is_causal(self, forwards: list[tuple[nn.Module, Forward]], readout: Readout) -> bool:
+        """Whether what is cached of the tokens before the tails stays if the tails' own tokens are others."""
+        ids = self._whole.inputs["input_ids"]
+        others = (ids.gather(1, self._place) + 1) % int(self._model.get_input_embeddings().weight.shape[0])
+        inputs = {**self._whole.inputs, "input_ids": ids.scatter(1, self._place, others)}
+        cache = DynamicCache()
+        with patched([*forwards, *readout.replacements(self._whole, 1)]):
+            self._model(**inputs, past_key_values=cache, use_cache=True, return_dict=True)
+        kept: list[Any] = cache.layers
+
+        def before(each: Tensor) -> Tensor:
+            return each.transpose(1, 2)[self._before]  # (tokens, heads, features)
+
+        pairs = [(new, old) for layer, pair in zip(kept, self._cache, strict=True)
+                 for new, old in zip((layer.keys, layer.values), pair, strict=True)]  # fmt: skip
+        return all(agree(before(new), before(old), torch.float32) for new, old in pairs)
+
     def _cut(self, output: Output) -> Output:
         """A block's output for the tails alone."""
         parts = output if isinstance(output, tuple) else (output,)
@@ -163,7 +191,7 @@ class Tail:
         inputs = {
             "input_ids": self.rows.inputs["input_ids"].repeat(copies, 1),
             "attention_mask": self._mask.repeat(copies, 1),
-            "position_ids": self._numbers.repeat(copies, 1),
+            "position_ids": self._place.repeat(copies, 1),
         }
         with patched([*forwards, *readout.replacements(self.rows, copies), *resumed]):
             output = self._model(**inputs, past_key_values=cache, use_cache=True, return_dict=True)

@@ -7,7 +7,7 @@ alpha / r is 1 here, so that what a subspace writes is what the model gets.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,7 @@ def attach(language_model: LanguageModel, rank: int = 4, targets: Sequence[str] 
     """
     model = language_model.model
     chosen = targets_of(model, targets)
-    smallest = min(min(features(model.get_submodule(name))) for name in chosen)
+    smallest = most_rank(model, chosen)
     if not 1 <= rank <= smallest:
         raise UserError(f"rank: {rank} cannot work; the adapted modules allow 1 to {smallest}")
     config = LoraConfig(
@@ -179,6 +179,11 @@ def attach(language_model: LanguageModel, rank: int = 4, targets: Sequence[str] 
             for module in layer.modules.values():
                 module.factors()[0].zero_()
     return adapter
+
+
+def most_rank(model: Any, names: Iterable[str]) -> int:
+    """The highest rank that an update of each of some linear maps can have: their least number of inputs or outputs."""
+    return min(min(features(model.get_submodule(name))) for name in names)
 
 
 def detach(language_model: LanguageModel) -> None:

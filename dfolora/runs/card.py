@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from dfolora.settings.methods import SearchSettings, TuneSettings
+from dfolora.settings.methods import SearchSettings, TangentSettings, TuneSettings
 from dfolora.settings.options import as_text
 from dfolora.task import AUTO_CLASSES
 
@@ -21,6 +21,21 @@ def how_it_works(settings: TuneSettings) -> str:
     if settings.method == "full-parameter":
         return f"{settings.search.removeprefix('full-')} on all weights"
     return f"{settings.method} LoRA, {settings.search}"
+
+
+def _choice(settings: TuneSettings, scores: dict[str, Any]) -> str:
+    """How the adapter was chosen among those of the run, in a sentence or two."""
+    dev, at = scores["examples"]["dev"], scores["selected_at"]
+    if not isinstance(settings, TangentSettings) or not settings.halves:
+        return f"Chosen on {dev} dev examples after {at} evaluations."
+    if not at:
+        return (
+            f"It changes nothing: neither a fit to these examples nor one to the {dev} dev examples helped the others."
+        )
+    return (
+        f"It is the mean of two fits, to these and to the {dev} dev examples, each judged by the examples of the "
+        "other; on dev the fit to these alone was scored."
+    )
 
 
 def model_card(settings: TuneSettings, scores: dict[str, Any], encoder: PromptEncoder) -> str:
@@ -57,8 +72,7 @@ def model_card(settings: TuneSettings, scores: dict[str, Any], encoder: PromptEn
             f"# {model}, tuned" if whole else f"# LoRA adapter for {model}",
             "",
             f"Found by dfolora: {how_it_works(settings)}, seed {settings.seed}, {scores['evaluations']} evaluations of "
-            f"{counts['train']} examples ({scores['token_layers']} token-layers). Chosen on {counts['dev']} dev "
-            f"examples after {scores['selected_at']} evaluations.",
+            f"{counts['train']} examples ({scores['token_layers']} token-layers). {_choice(settings, scores)}",
             "",
             f"Task `{scores['task']}`, asked with this prompt:",
             "",

@@ -120,7 +120,8 @@ class Display(Listener):
         self.all_bad += 1
         if self.all_bad in WARNINGS:
             method = self.run.settings.method
-            lower = {"search": "sigma or scale", "full-parameter": "sigma or lr"}.get(method, "lr")
+            knobs = {"search": "sigma or scale", "full-parameter": "sigma or lr", "tangent": "step_size"}
+            lower = knobs.get(method, "lr")
             self._print(f"warning: generation {line.generation}: every loss is NaN or infinite; lower {lower}?")
 
     def _print(self, text: str) -> None:

@@ -154,7 +154,7 @@ class TangentSettings(TuneSettings):
     method: ClassVar[str] = "tangent"
 
     directions: int = option(4, "directions of a module's output that are probed", group=SEARCH, least=1)
-    promise: float = option(0.5, "share of the loss that a round aims at", group=SEARCH, above=0, most=0.99)
+    promise: float = option(0.4, "share of the loss that a round aims at", group=SEARCH, above=0, most=0.99)
     enough: float = option(0.05, "loss on the examples at which they are fitted", group=SEARCH, above=0)
     step_size: float = option(0.2, "length of a probe, in lengths of the module's output", group=SEARCH, above=0)
     rounds: int = option(8, "most rounds of each half", group=SEARCH, least=1)

@@ -68,10 +68,12 @@ def flag(name: str) -> str:
 def typed(name: str, value: Any, hint: Any) -> Any:
     """Convert a value to its option's type: numbers from text, None only where that is allowed.
 
+    Where both a number and a word are allowed, what is no number stays a word.
+
     Args:
         name: of the option, for the error.
         value: from Python, YAML or a flag.
-        hint: a type, ``type | None``, or ``Any``: then the value stays what it is.
+        hint: a type, ``type | None``, ``float | str``, or ``Any``: then the value stays what it is.
 
     Raises:
         UserError: it cannot be that type.
@@ -80,6 +82,11 @@ def typed(name: str, value: Any, hint: Any) -> Any:
     if hint is Any or (value is None and NoneType in kinds):
         return value
     kind = next(each for each in kinds if each is not NoneType)
+    if str in kinds and kind is float and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
     if get_origin(kind) is dict:
         if not isinstance(value, Mapping):
             raise UserError(f"{name}: {value!r} is not a mapping")

@@ -85,7 +85,9 @@ def test_options_are_read_from_the_constructors() -> None:
     assert (found["decay"].type, found["decay"].default, found["decay"].help) == (float, 0.9, "share of the step kept")
     assert list(options_of(functools.partial(Steep, slope=3))) == ["decay"]
     assert options_of(Closed) == options_of(Hill(3)) == options_of("nevergrad:PSO") == options_of("random") == {}
-    assert options_of("spsa")["lr"].type is float
+    assert options_of("guided")["best_share"].type is float
+    assert options_of("spsa")["plane_dim"].type is int
+    assert (options_of("spsa")["lr"].type, options_of("spsa")["lr"].default) == (float | str, "auto")
     assert options_of("spsa")["update"].choices == ("sgd", "momentum", "adam")
     assert "noise" not in options_of("subzero")
     assert all(option.help for name in optimizer_names() for option in options_of(name).values())

@@ -99,10 +99,11 @@ class LinearModel:
         found = linear.optimum(math.exp(low))
         dual = self._vectors @ (torch.from_numpy(found) / self._roots)  # a = J' dual
         updates = [
-            sum((_update(part, dual) for part in sets), torch.zeros(())) * scale
+            torch.stack([_update(part, dual) for part in sets]).sum(0) * scale
             for sets, scale in zip(self._modules, self._scales, strict=True)
         ]
-        return Move([update.float() for update in updates], linear.loss(found), math.exp(low))
+        # A module whose inputs are no numbers has a scale of 0 and stays as it is.
+        return Move([update.nan_to_num(0.0).float() for update in updates], linear.loss(found), math.exp(low))
 
 
 def _kernel(sets: Sequence[Slopes], size: int) -> Tensor:

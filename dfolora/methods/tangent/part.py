@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -43,33 +43,35 @@ class Round:
 
 @dataclass
 class Part:
-    """Examples, directions of their own, and all A sides that the rounds have passed through.
+    """Examples, directions of their own, and the A sides that the rounds have reached.
 
     Attributes:
         engine: scores the examples.
         loss: the objective on them.
         directions: module name -> (K, out) orthonormal rows.
         write: makes some A sides, with the directions as columns of B, the incumbents.
-        path: A of all modules before the first round, and after each.
-        unseen: (N', C) scores of examples that are not fitted, at each place of the path.
+        sides: A of all modules as they are now.
         share: of the loss, that the next round aims at: more where the last one has missed its promise.
+        rounds: done so far.
         done: whether there is nothing more to gain, or to pay for it.
-        now: what the last place of the path shows, while the model is there.
+        base: (N, C) scores of the model as it came; None before the first round.
+        now: what ``sides`` show, while the model is there.
     """
 
     engine: ShiftEngine
     loss: Loss
     directions: Sides
     write: Callable[[Sides], None]
-    path: list[Sides]
+    sides: Sides
     share: float
-    unseen: list[Tensor] = field(default_factory=list)
+    rounds: int = 0
     done: bool = False
+    base: Tensor | None = None
     now: Look | None = None
 
     def start(self) -> Look:
-        """Write the last place of the path, and look at the examples from there."""
-        self.write(self.path[-1])
+        """Write the A sides, and look at the examples from there."""
+        self.write(self.sides)
         self.now = self.engine.look(list(self.directions))
         return self.now
 
@@ -81,6 +83,7 @@ class Part:
             step_size: length of a probe, as a share of the length of the module's output.
         """
         look = self.now or self.start()
+        self.base = look.scores if self.base is None else self.base
         losses: list[Tensor] = []
         centre = ignores_a_common_shift(self.loss, look.scores)
         even = {name: _even(spread) for name, spread in look.spreads.items()}
@@ -104,18 +107,17 @@ class Part:
         self.share = max(promise, self.share**2) if kept else self.share**0.5
 
     def _move(self, move: Move, before: float, losses: list[Tensor]) -> tuple[float, float]:
-        start = self.path[-1]
         for length in LENGTHS:
-            sides = {name: start[name] + length * update for name, update in zip(start, move.updates, strict=True)}
-            self.write(sides)
-            tried = self.engine.look(list(self.directions))
-            losses.append(self.loss(tried.scores[None]))
+            tried = {
+                name: a + length * update for (name, a), update in zip(self.sides.items(), move.updates, strict=True)
+            }
+            self.write(tried)
+            look = self.engine.look(list(self.directions))
+            losses.append(self.loss(look.scores[None]))
             if float(losses[-1]) < before:
-                self.now = tried
-                self.path.append(sides)
+                self.now, self.sides = look, tried
                 return float(losses[-1]), length
         self.start()
-        self.path.append({name: a.clone() for name, a in start.items()})
         return before, 0.0
 
     def _slopes(

@@ -29,17 +29,17 @@ from dfolora.seeds import seed_of
 
 _LEAST_GAIN = 0.9  # a round that aims at more of the present loss than this is not worth its probes
 
-_LEAST_GAIN_UNSEEN = 0.98  # the result must have at most this share of the base model's loss on unseen examples
+_MOST_LOST = 1.1  # the result may have at most this share of the base model's loss on unseen examples
 _HALVES = [half / 2 for half in range(-2, 13)]  # powers of 2 that scores are divided by
+_OF_A_ROUND = ("from", "promised", "reached", "penalty", "length", "share")  # numbers in its note
 
 
 class Tangent(Method[Problem[Adapter]]):
     """Fits the adapted modules to the training set and, from the start again, to the dev set; the mean is the result.
 
-    Each of the two is measured on the examples of the other after every round, so that no example is thrown away on
-    selection and none is judged by what was fitted to it: both stop at the round at which the sum of these losses is
-    least, and where that is no round at all the model stays as it was. With ``halves`` off only the training set is
-    fitted, and the dev set selects the round.
+    So no example is given away to selection, and yet each of the two is judged by examples that it has not seen: where
+    these lose clearly, the model stays as it was. With ``halves`` off the training set alone is fitted, and the dev set
+    is the judge.
 
     Attributes:
         parts: the training set, and the dev set if that is fitted, too.
@@ -52,7 +52,7 @@ class Tangent(Method[Problem[Adapter]]):
         problem: Problem[Adapter],
         budget: int,
         directions: int = 4,
-        promise: float = 0.5,
+        promise: float = 0.4,
         enough: float = 0.05,
         step_size: float = 0.2,
         rounds: int = 8,
@@ -92,72 +92,66 @@ class Tangent(Method[Problem[Adapter]]):
         needed = len(self.parts) * self.round_size + 1
         if budget < needed:
             raise UserError(f"budget: {budget} is less than one round of each half; {needed} is the least here")
-        self._write([part.path[0] for part in self.parts], 1.0)
+        self._write([part.sides for part in self.parts], 1.0)
         self._verify(seed)
         for engine, _ in self.sets:
             engine.reset_counts()
-        self._dev: dict[str, Any] | None = None  # of the round just done
+        self._unseen: Tensor | None = None  # (N, C) scores of the dev set under what is fitted to the training set
+        self._dev: dict[str, Any] | None = None  # the same as a look at the dev set, and what it has cost
         self._dev_cost = 0
-        self._devs: list[dict[str, Any]] = []  # of the rounds of the first part
-        self._joined: int | None = None  # the round whose mean is the result
-        self._replayed = [0 for _ in self.parts]  # rounds that the log has
+        self._base = Line()  # the model as it is
+        self._kept: bool | None = None  # whether the result is the mean, not the model as it was; None: not decided
 
     def step(self, before: Line) -> Step:
         here = self._checksum()
+        self._begin(before)
         number = self._whose_turn(before)
         if number is None:
             return self._join(here)
-        part, (other, unseen_loss) = self.parts[number], self.sets[1 - number]
-        if not part.unseen:
-            self._measure_base(number)
-        part_round = part.round(self.enough, self.step_size)
-        part.unseen.append(other.incumbent_scores().cpu())
-        unseen = float(unseen_loss(part.unseen[-1][None]))
+        part = self.parts[number]
+        done = part.round(self.enough, self.step_size)
         note = {
-            "part": number, "from": part_round.before, "promised": part_round.promised, "reached": part_round.reached,
-            "penalty": part_round.penalty, "length": part_round.length, "share": part_round.share, "unseen": unseen,
+            "part": number, "from": done.before, "promised": done.promised, "reached": done.reached,
+            "penalty": done.penalty, "length": done.length, "share": done.share,
         }  # fmt: skip
         if number == 0:
-            self._dev = self._dev_result(part.unseen[-1], unseen)
-            self._dev_cost = other.token_layers
-            other.reset_counts()
+            self._look_at_dev()
         else:
             self._count(part.engine)
-        self._noted(part, note, len(part.path) - 1)
-        return Step(here, finite(part_round.losses), len(part.path) - 1, None, _plain(note))
+        note = _plain(note)
+        self._noted(part, _numbers(note))
+        return Step(here, finite(done.losses), part.rounds, None, note)
 
     def repeat(self, before: Line, line: Line) -> None:
         """Follow the notes; ``restore`` loads the A sides."""
-        note = line.note or {}
-        if "joined" in note:
-            self._joined = note["joined"]
+        self._begin(before)
+        note, number = line.note or {}, self._whose_turn(before)
+        if number is None and isinstance(kept := note.get("kept"), bool):
+            self._kept = kept
             return
-        number = self._whose_turn(before)
         if number is None or note.get("part") != number:
             raise UserError(f"resume: generation {line.generation} is not of the part whose turn it is")
-        self._replayed[number] += 1
-        numbers = {name: math.nan if value is None else value for name, value in note.items()}
-        self._noted(self.parts[number], numbers, self._replayed[number])
+        numbers = _numbers(note)
+        if not all(isinstance(numbers.get(name), (int, float)) for name in _OF_A_ROUND):
+            raise UserError(f"resume: the note of generation {line.generation} is not that of a round")
+        self._noted(self.parts[number], numbers)
 
     def is_stuck(self, line: Line) -> bool:
-        return self._joined is not None
+        return self._kept is not None
 
     def look_is_due(self, before: Line, line: Line) -> bool:
         return True
 
     def look(self, line: Line) -> None:
-        """Note what the dev set shows of a round of the first part, or of the result."""
+        """Note what the dev set shows of the first part, and keep it until the result is there."""
         selection = self.problem.selection
         if line.dev is None and self._dev is not None:
             line.dev, self._dev = self._dev, None
             line.dev_token_layers += self._dev_cost
-        if line.dev is None:
-            return
-        part = (line.note or {}).get("part")
-        if part == 0:
-            self._devs.append(line.dev)
-        if part is None or _loss_of(line) <= _loss_of(selection.best):
-            selection.best, selection.state = line, self.adapter.state()
+        note = line.note or {}
+        if "kept" in note or note.get("part") == 0:
+            selection.best = line if note.get("kept", True) else self._base
+            selection.state = self.adapter.state()
 
     # -- rounds -----------------------------------------------------------------------------------------------------
 
@@ -169,9 +163,11 @@ class Tangent(Method[Problem[Adapter]]):
             drawn[name] = torch.linalg.qr(normal)[0].T.contiguous()
 
         def write(sides: Sides) -> None:
-            self._write([sides if each == number else part.path[0] for each, part in enumerate(self.parts)], 1.0)
+            others = [no_updates(part.engine, part.directions) for part in self.parts]
+            others[number] = sides
+            self._write(others, 1.0)
 
-        return Part(engine, loss, drawn, write, [no_updates(engine, drawn)], self.promise)
+        return Part(engine, loss, drawn, write, no_updates(engine, drawn), self.promise)
 
     def _write(self, sides: list[Sides], share: float) -> None:
         """Make A sides of all parts, side by side, the incumbents; each counts by a share."""
@@ -183,51 +179,64 @@ class Tangent(Method[Problem[Adapter]]):
                 factors[name] = (share * a[None], b[None])
             self.adapter.write(index, factors)
 
+    def _begin(self, before: Line) -> None:
+        """Note what the log says of the base model, which is the result where unseen examples lose by the fit."""
+        if before.generation == 0:
+            self._base = before
+
     def _whose_turn(self, before: Line) -> int | None:
         """The part that the next round is of; None where all are done."""
         for number, part in enumerate(self.parts):
-            spent = before.evaluations + self.round_size
-            if not part.done and spent <= self.budget * (number + 1) // len(self.parts) - 1:
+            spent = before.evaluations + self.round_size  # and one evaluation of the mean comes last
+            if not part.done and spent <= (self.budget - 1) * (number + 1) // len(self.parts):
                 return number
         return None
 
-    def _noted(self, part: Part, note: dict[str, Any], rounds: int) -> None:
+    def _noted(self, part: Part, note: dict[str, Any]) -> None:
+        part.rounds += 1
         part.learn(note["from"], note["promised"], note["reached"], self.promise)
-        part.done = note["reached"] < self.enough or part.share > _LEAST_GAIN or rounds >= self.rounds
+        part.done = note["reached"] < self.enough or part.share > _LEAST_GAIN or part.rounds >= self.rounds
 
-    def _measure_base(self, number: int) -> None:
-        """The unseen scores that the model starts from: those of the other part, or of the dev set."""
-        self._write([part.path[0] for part in self.parts], 1.0)
-        self.parts[number].unseen.append(self.sets[1 - number][0].incumbent_scores().cpu())
-        self.parts[number].now = None
+    def _look_at_dev(self) -> None:
+        engine, _ = self.sets[1]
+        self._unseen = engine.incumbent_scores().cpu()
+        self._dev, self._dev_cost = self._dev_result(self._unseen), engine.token_layers
+        engine.reset_counts()
 
     def _join(self, here: str) -> Step:
-        """Choose the round that is best for unseen examples, and write the mean of the parts."""
-        losses = [_calibrated(self._unseen(place)) for place in range(max(len(part.path) for part in self.parts))]
-        best = min(range(len(losses)), key=lambda place: losses[place])
-        if not losses[best] < _LEAST_GAIN_UNSEEN * losses[0]:
-            best = 0
-        self._joined = best
-        self._write_joined(best)
-        loss = self.sets[0][1](self.problem.engine.incumbent_scores().cpu()[None])
-        if best and self._devs:
-            self._dev, self._dev_cost = _at(self._devs, best - 1), 0
-        return Step(here, finite(loss), note=_plain({"joined": best, "unseen": losses}))
+        """Write the mean of the parts, or the model as it was where unseen examples lose by it."""
+        assert self._unseen is not None, "the first part has had its rounds"
+        (train, train_loss), (_, dev_loss) = self.sets
+        tuned, base = [(dev_loss, self._unseen)], []
+        if len(self.parts) == 2:
+            tuned.append((train_loss, train.incumbent_scores().cpu()))  # of what is fitted to the dev set
+            base = [(dev_loss, self.parts[1].base), (train_loss, self.parts[0].base)]
+        else:
+            self._write([no_updates(part.engine, part.directions) for part in self.parts], 1.0)
+            base = [(dev_loss, self.sets[1][0].incumbent_scores().cpu())]
+            self._count(self.sets[1][0])
+        losses = _calibrated(tuned), _calibrated([(loss, scores) for loss, scores in base if scores is not None])
+        self._kept = losses[0] <= _MOST_LOST * losses[1]
+        self._write_result()
+        reached = train_loss(train.incumbent_scores().cpu()[None])
+        if not bool(reached.isfinite()):
+            self._kept = False
+            self._write_result()
+        self._dev = self._dev_result(self._unseen) if self._kept else self._base.dev
+        self._dev_cost = 0
+        return Step(here, finite(reached), note=_plain({"kept": self._kept, "unseen": losses[0], "before": losses[1]}))
 
-    def _unseen(self, place: int) -> list[tuple[Loss, Tensor]]:
-        """Of each part the loss of examples that it has not seen, and their scores at a place of its path."""
-        return [
-            (self.sets[1 - number][1], _at(part.unseen, place)) for number, part in enumerate(self.parts) if part.unseen
-        ]
+    def _write_result(self) -> None:
+        self._write([part.sides for part in self.parts], 1 / len(self.parts) if self._kept else 0.0)
 
-    def _write_joined(self, place: int) -> None:
-        self._write([_at(part.path, place) for part in self.parts], 1 / len(self.parts))
-
-    def _dev_result(self, scores: Tensor, loss: float) -> dict[str, Any]:
+    def _dev_result(self, scores: Tensor) -> dict[str, Any]:
+        """What the dev set shows, as ``Selection`` would measure it; from its class scores (N, C)."""
         selection = self.problem.selection
+        loss = float(selection.loss(scores[None], selection.labels.cpu()).mean())
         metrics = selection.task.measure(selection.dev, scores.argmax(-1).tolist())
-        main = selection.task.main(metrics)
-        return {"metrics": metrics, "main": main, "loss": loss if math.isfinite(loss) else None}
+        return {
+            "metrics": metrics, "main": selection.task.main(metrics), "loss": loss if math.isfinite(loss) else None
+        }  # fmt: skip
 
     def _count(self, other: ShiftEngine) -> None:
         """Add what another engine has run to the counts of the run."""
@@ -237,13 +246,18 @@ class Tangent(Method[Problem[Adapter]]):
         other.reset_counts()
 
     def _verify(self, seed: int) -> None:
-        """Compare the engines with one candidate at a time, on two candidates of a module in the middle."""
+        """Compare the engines with one candidate at a time, on two candidates of a module in the middle.
+
+        Then look once, so that it is settled how shifts run: a run that is resumed must find the same.
+        """
         name = list(self.modules)[len(self.modules) // 2]
         a, b = self.modules[name].factors()
         generator = torch.Generator().manual_seed(seed_of(seed, "verification"))
         sides = torch.randn(2, *a.shape, generator=generator) / a.shape[1] ** 0.5
         for engine, _ in self.sets:
             engine.verify({name: LowRank(sides.to(a), b.detach().expand(2, *b.shape))})
+        for part in self.parts:
+            part.engine.look(list(part.directions))
 
     def _checksum(self) -> str:
         sides = [module.factors()[0].detach().float().flatten().cpu() for module in self.modules.values()]
@@ -252,26 +266,25 @@ class Tangent(Method[Problem[Adapter]]):
     # -- interruption -----------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
-        """The A sides that the rounds have passed through, and the losses on unseen examples."""
-        tensors: dict[str, Tensor] = {}
+        """The A sides of both parts, and scores that the end asks for."""
+        tensors = {} if self._unseen is None else {"unseen": self._unseen}
         for number, part in enumerate(self.parts):
-            tensors.update({f"{number}/unseen/{place}": scores for place, scores in enumerate(part.unseen)})
-            for place, sides in enumerate(part.path[1:], start=1):
-                tensors.update({f"{number}/{place}/{name}": a.contiguous() for name, a in sides.items()})
+            tensors.update({f"{number}/{name}": a.contiguous() for name, a in part.sides.items()})
+            if part.base is not None:
+                tensors[f"{number}"] = part.base
         return tensors
 
     def restore(self, tensors: dict[str, Tensor], after: Line | None) -> None:
         if not tensors:
             return
         try:
+            self._unseen = tensors["unseen"]
             for number, part in enumerate(self.parts):
-                for place in range(self._replayed[number] + 1 if self._replayed[number] else 0):
-                    part.unseen.append(tensors[f"{number}/unseen/{place}"])
-                for place in range(1, self._replayed[number] + 1):
-                    sides = {name: tensors[f"{number}/{place}/{name}"] for name in self.modules}
-                    if any(sides[name].shape != part.path[0][name].shape for name in sides):
-                        raise ValueError("its shapes are others")
-                    part.path.append(sides)
+                sides = {name: tensors[f"{number}/{name}"] for name in self.modules}
+                if any(sides[name].shape != part.sides[name].shape for name in sides):
+                    raise ValueError("its shapes are others")
+                part.sides = sides
+                part.base = tensors[f"{number}"] if part.rounds else None
             self._stand_where_the_log_ends()
         except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(f"resume: the saved state belongs to another model ({error})") from error
@@ -280,17 +293,18 @@ class Tangent(Method[Problem[Adapter]]):
 
     def _stand_where_the_log_ends(self) -> None:
         selection = self.problem.selection
-        best = selection.best
-        if best.generation and self._joined is None:
-            self.parts[0].write(self.parts[0].path[best.generation])
-            selection.state = self.adapter.state()
-        if self._joined is not None:
-            self._write_joined(self._joined)
+        if self._kept is not None:
+            self._write_result()
             selection.state = self.adapter.state()
             return
-        started = [part for part in self.parts if len(part.path) > 1]
+        if selection.best.generation:
+            self.parts[0].write(self.parts[0].sides)
+            selection.state = self.adapter.state()
+        started = [part for part in self.parts if part.rounds]
         if started:
             started[-1].start()
+        for engine, _ in self.sets:
+            engine.reset_counts()
 
 
 def _loss(objective: Objective, labels: Tensor) -> Loss:
@@ -316,22 +330,13 @@ def _calibrated(unseen: list[tuple[Loss, Tensor]]) -> float:
     return min((total for total in totals if math.isfinite(total)), default=math.inf)
 
 
-def _loss_of(line: Line) -> float:
-    loss = line.dev["loss"] if line.dev else None
-    return math.inf if loss is None else float(loss)
-
-
-def _at(values: list[Any], place: int) -> Any:
-    """The value at a place; the last one behind the end."""
-    return values[min(place, len(values) - 1)]
-
-
 def _plain(note: dict[str, Any]) -> dict[str, Any]:
     """A note as JSON can hold it: None where a number is none."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in note.items()
+    }
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, list):
-            return [plain(each) for each in value]
-        return value if not isinstance(value, float) or math.isfinite(value) else None
 
-    return {name: plain(value) for name, value in note.items()}
+def _numbers(note: dict[str, Any]) -> dict[str, Any]:
+    """What ``_plain`` has made of a note, with NaN where it has None."""
+    return {name: math.nan if value is None else value for name, value in note.items()}

@@ -31,7 +31,6 @@ class FZOO(Estimator):
     least_population = 3
     _noise_name: ClassVar[str] = "rademacher"
     _update_name: ClassVar[str] = "sgd"
-    _rates: ClassVar[dict[str, float]] = {"sgd": 0.01, "momentum": 0.001, "adam": 0.05}
 
     def _probes(self) -> Points:
         return np.concatenate([np.zeros((1, self.dim)), self._noise.draw(self._step, self.population - 1)])

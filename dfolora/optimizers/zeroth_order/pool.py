@@ -25,7 +25,7 @@ class Pool(Estimator):
 
     @property
     def begins(self) -> bool:
-        return self._direction() is None  # a direction is probed on the examples that chose it
+        return super().begins and self._direction() is None  # a direction is probed on the examples that chose it
 
     def _direction(self) -> Points | None:
         """v, if this step has got as far as that."""

@@ -32,13 +32,32 @@ class Update:
         UserError: an unknown name; a rate that is no positive number.
     """
 
-    def __init__(self, name: str, dim: int, lr: float) -> None:
+    def __init__(self, name: str, dim: int, lr: float = 1.0) -> None:
         if name not in _RULES:
             raise unknown("update", name, UPDATE_NAMES)
         if not 0 < lr < math.inf:
             raise UserError(f"lr: {lr} cannot work; it takes a number above 0")
+        self.name = name
         self._x = torch.zeros(dim, dtype=torch.float64)
         self._rule = _RULES[name]([self._x], lr)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate; it may be changed between steps."""
+        return float(self._rule.param_groups[0]["lr"])
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        self._rule.param_groups[0]["lr"] = lr
+
+    def lasting_step(self, gradient: Points) -> Points:
+        """(d,): what an estimate (d,) would move x by at a rate of 1, momentum's later shares of it included.
+
+        A rate is a factor of it, for every rule, as long as there has been no step.
+        """
+        fresh = Update(self.name, len(gradient))
+        fresh.step(gradient, math.inf)
+        return fresh.x / (1 - _MOMENTUM) if self.name == "momentum" else fresh.x
 
     @property
     def x(self) -> Points:
