@@ -190,7 +190,8 @@ def test_what_an_optimizer_takes_is_what_its_class_says(name: str) -> None:
     every = {option: each for other in optimizer_names() for option, each in options_of(other).items()}
     assert len(every) >= 6
     for wanted, each in every.items():
-        value = each.choices[0] if each.choices else {int: 2, float: 0.25, bool: True, str: "word"}[each.type]
+        some = {int: 2, float: 0.25, bool: True, str: "word", float | str: 0.25}
+        value = each.choices[0] if each.choices else some[each.type]
         more = {"noise": "plane"} if wanted.startswith("plane") and "noise" in taken else {}
         if wanted in taken:
             made = search(optimizer=name, **{wanted: value}, **more)
