@@ -336,7 +336,9 @@ def test_baselines_beside_the_default(tmp_path: Path, asked: list[str]) -> None:
     assert scores["zero-shot"] == pytest.approx(59.2)
     assert min(scores["default"], scores["calibrated"]) > 98
     assert scores["logistic-regression"] > 98
-    assert [row["evaluations"] for row in results["rows"]] == [0, 174, 0, 0]
+    evaluations = [row["evaluations"] for row in results["rows"]]
+    assert evaluations == [0, evaluations[1], 0, 0]
+    assert 100 < evaluations[1] < 200
 
 
 class Dev:
