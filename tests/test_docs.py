@@ -220,8 +220,9 @@ def test_what_adding_says_runs(heading: str, code: str, monkeypatch: pytest.Monk
         return
     run = module.run
     if run.scores["method"] == "tangent":
-        last = run.logged()[-1]
-        assert last.note["unseen"][last.note["joined"]] < 0.9 * last.note["unseen"][0]
+        last = run.logged()[-1].note
+        assert last["kept"]
+        assert last["unseen"] < 0.9 * last["before"]
         assert 14 < run.scores["evaluations"] <= 80  # a round has 13
     else:
         assert run.scores["evaluations"] in (40, 80)

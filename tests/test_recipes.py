@@ -77,7 +77,13 @@ def small(name: str) -> dict[str, Any]:
 
     grid = read_yaml(recipes.HERE / f"{name}.yaml")
     grid = {key: [shrunk(each) for each in value] if isinstance(value, list) else value for key, value in grid.items()}
-    return {**grid, "models": model(KINDS[name]), "seeds": 13, "max_length": 120, "budget": 48}  # two rounds of the default
+    return {
+        **grid,
+        "models": model(KINDS[name]),
+        "seeds": 13,
+        "max_length": 120,
+        "budget": 48,
+    }  # two rounds of the default
 
 
 @pytest.mark.parametrize("name", NAMES)
