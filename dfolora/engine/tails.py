@@ -61,9 +61,9 @@ class Recorder:
         return sum(self._lengths[name]) / len(self._lengths[name])
 
     def spread(self, name: str) -> Tensor | None:
-        """(in, in) sum over rows of the covariance of what enters within a row; None where each has one place."""
+        """(in, in) sum over rows of the covariance of what enters within a row, mean of calls; None: one place."""
         spread = self._spreads[name]
-        return spread if isinstance(spread, Tensor) else None
+        return spread / len(self._inputs[name]) if isinstance(spread, Tensor) else None
 
     def _spread(self, x: Tensor, mean: Tensor) -> Tensor | float:
         if not self._several:

@@ -180,6 +180,11 @@ class TangentSettings(TuneSettings):
                 "objective: the method tangent needs the class scores of every example, and a metric or reward is one "
                 "number; choose another objective, or the method search"
             )
+        if self.dev_every is not None:
+            raise UserError(
+                f"dev_every: {self.dev_every} has no use in the method tangent, which scores the dev set after every "
+                "round on the training set; leave it out, or choose the method search"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,98 +2,18 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
 import pytest
 import torch
-import transformers as tf
-from models_zoo import (
-    READINGS,
-    ZOO,
-    NoTokenizer,
-    attached,
-    candidates,
-    cases,
-    choice_rows,
-    inputs_of,
-    sentence_rows,
-    sequences,
-    word_rows,
-)
+from models_zoo import ZOO, attached, candidates, cases, choice_rows, sentence_rows, word_rows
 from plain_reading import farthest, plain_scores
-from torch import Tensor
+from shift_hooks import engine_of, hooked, made, names_of, random, read_at, size_of
 
 from dfolora.engine import Rows
-from dfolora.engine.shifts import ShiftEngine
 from dfolora.errors import UserError
-from dfolora.models import adapter as adapters
-from dfolora.models.adapter import Adapter
-from dfolora.models.load import LanguageModel
 
 ALONE = ["gpt2", "gpt_neox", "opt", "llama", "qwen3", "phi3", "falcon"]  # whose answers run behind cached keys
 WHOLE = ["roberta", "gemma2", "gemma3", "t5", "mpnet"]
 SOME = ["bert", "albert", "gpt2", "opt", "gemma3", "bart", "mpnet"]
-
-
-@cache
-def made(name: str, reading: str) -> tuple[Adapter, Rows]:
-    """A model with incumbents that matter and rows for it; nobody changes them."""
-    return attached(name, targets=("o",)), READINGS[reading](ZOO[name][0])
-
-
-def names_of(adapter: Adapter) -> list[str]:
-    """The modules that run over the tokens that are read: of a decoder, where there are two stacks."""
-    names = [name for layer in adapter.layers for name in layer.modules]
-    return [name for name in names if ".decoder." in f".{name}"] or names
-
-
-def engine_of(adapter: Adapter, rows: Rows, alone: bool | None = None, chunk_tokens: int = 70) -> ShiftEngine:
-    """An engine with several buckets; ``alone`` False: whole rows run."""
-    engine = ShiftEngine(adapter, rows, chunk_tokens)
-    if alone is not None:
-        engine._alone = alone
-    return engine
-
-
-def read_at(rows: Rows) -> Tensor:
-    """(R, T) bool: the tokens that are read, row by row."""
-    inputs = rows.inputs
-    mask = inputs["attention_mask"].bool()
-    if rows.sentences:
-        return mask
-    there = torch.zeros_like(inputs.get("decoder_input_ids", mask), dtype=torch.bool)
-    for row in range(rows.count):
-        for column in range(rows.positions.shape[1]):
-            if rows.targets is None or rows.targets[row, column] >= 0:
-                there[row, rows.positions[row, column]] = True
-    return there
-
-
-def hooked(adapter: Adapter, rows: Rows, name: str, shift: Tensor, chosen: Tensor | None = None) -> tuple[Any, Any]:
-    """Plain scores with a vector added to a module's output by a hook, and what entered and left the module before."""
-    where = read_at(rows)
-    if chosen is not None:
-        where = where & chosen[:, None]
-    seen: list[tuple[Tensor, Tensor]] = []
-
-    def hook(_: Any, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        seen.append((given[0].detach(), output.detach()))
-        return output + shift * where[..., None]
-
-    handle = adapter.model.get_submodule(name).register_forward_hook(hook)
-    try:
-        return plain_scores(adapter, rows), seen
-    finally:
-        handle.remove()
-
-
-def random(*size: int, seed: int = 5) -> Tensor:
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
-
-
-def size_of(scores: Tensor) -> float:
-    return float(scores[scores.isfinite()].abs().max())
 
 
 @pytest.mark.parametrize(("name", "reading"), cases())
@@ -128,6 +48,11 @@ def test_a_shift_is_a_bias_where_answers_are_read(name: str, reading: str) -> No
             assert farthest(look.inputs[at], (inputs * shares).sum(1)) < 1e-5 * size_of(inputs)
             lengths = (outputs.norm(dim=-1, keepdim=True) * shares).sum(1).mean()
             assert look.outputs[at] == pytest.approx(float(lengths), rel=1e-4)
+            assert (at in look.spreads) == bool((where.sum(1) > 1).any())
+            if at in look.spreads:
+                within = [torch.cov(x[places].T, correction=0) for x, places in zip(inputs, where > 0, strict=True)]
+                expected = torch.stack(within).mean(0)
+                assert farthest(look.spreads[at], expected) < 1e-4 * size_of(expected)
 
 
 def test_inputs_of_a_module_that_runs_several_times_are_their_mean() -> None:
@@ -200,108 +125,6 @@ def test_shifts_and_inputs_say_what_a_small_update_does(name: str) -> None:
     assert farthest(predicted, changed) < 0.03 * float(changed.abs().max())
 
 
-# -- where tails run --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["gpt2", "llama", "falcon"])
-@pytest.mark.parametrize("reading", ["words", "choices"])
-def test_a_probe_costs_the_tokens_of_the_tails(name: str, reading: str) -> None:
-    """K x tail tokens x blocks from the module's own on; of choices, tails are as long as the longest of a bucket."""
-    adapter, rows = made(name, reading)
-    names, depth = names_of(adapter), len(adapter.layers)
-    engine = ShiftEngine(adapter, rows, 10**6)
-    engine.look(names)
-    padded = sum(bucket.layout.inputs["input_ids"].numel() for bucket in engine._buckets)
-    assert (engine.token_layers, engine.forwards) == (padded * depth, len(engine._buckets))
-    tokens = 0
-    for bucket in engine._buckets:
-        part = bucket.layout.rows
-        sizes = [1] * part.count if part.targets is None else (part.targets >= 0).sum(1).tolist()
-        tokens += part.count * max(sizes)
-    assert tokens == 6 if reading == "words" else 8 < tokens < padded / 2
-    for index, name_of in enumerate(names):
-        engine.reset_counts()
-        engine.shifted(name_of, random(5, 32))
-        assert engine.token_layers == 5 * tokens * (depth - index)
-        assert engine.forwards == len(engine._buckets)
-
-
-@pytest.mark.parametrize("name", ["roberta", "gemma2"])
-def test_whole_rows_cost_the_blocks_above(name: str) -> None:
-    adapter, rows = made(name, "words")
-    names, depth = names_of(adapter), len(adapter.layers)
-    engine = engine_of(adapter, rows)
-    padded = sum(bucket.layout.inputs["input_ids"].numel() for bucket in engine._buckets)
-    for _ in range(2):  # the first look, which finds that tails cannot run alone, costs as much as all others
-        engine.reset_counts()
-        engine.look(names)
-        assert engine.token_layers == padded * depth
-        for index, at in enumerate(names):
-            engine.reset_counts()
-            engine.shifted(at, random(5, 32))
-            assert engine.token_layers == 5 * padded * (depth - index)
-
-
-def test_a_lower_module_after_a_higher_one() -> None:
-    """The cached prefix of the higher one holds nothing that the lower one's shift would change."""
-    adapter, rows = made("roberta", "words")
-    names = names_of(adapter)
-    engine = engine_of(adapter, rows)
-    engine.look(names)
-    shift = random(1, 32)
-    for at in reversed(names):
-        assert farthest(engine.shifted(at, shift)[0], hooked(adapter, rows, at, shift[0])[0]) < 1e-4
-
-
-@pytest.mark.parametrize("names_asked", [slice(None), slice(2, None)])
-def test_a_window_that_only_long_rows_reach_is_noticed(names_asked: slice) -> None:
-    """Whole rows run for all, though the shortest bucket alone would read the same in tails."""
-    adapter = attached("gemma2", targets=("o",))
-    for layer in adapter.model.model.layers:
-        layer.self_attn.sliding_window = 8
-    adapter.model.config.sliding_window = 8
-    rows = word_rows("causal", lengths=(5, 6, 24, 5, 23, 6))
-    names = names_of(adapter)[names_asked]
-    engine = engine_of(adapter, rows)
-    engine.look(names)
-    assert len(engine._buckets) > 1
-    assert engine._alone is False
-    shift = random(1, 32)
-    expected, _ = hooked(adapter, rows, names[0], shift[0])
-    assert farthest(engine.shifted(names[0], shift)[0], expected) < 2e-5 * size_of(expected)
-
-
-def test_the_last_block_of_a_model_that_sees_both_ways_does_not_run_alone() -> None:
-    """There the tails would read right, but what is cached depends on them."""
-    adapter, rows = made("bert", "choices")
-    engine = engine_of(adapter, rows)
-    engine.look(names_of(adapter)[-1:])
-    assert engine._alone is False
-
-
-@pytest.mark.parametrize("name", ["gpt2", "opt", "llama"])
-def test_rows_as_long_as_the_model_allows(name: str) -> None:
-    """A short answer at the end of the longest row is padded beyond the last position that the model has."""
-    texts = sequences([64, 10, 63, 12])
-    sizes = (1, 4, 2, 3)
-    positions = [[len(text) - size + k for k in range(size)] for text, size in zip(texts, sizes, strict=True)]
-    targets = torch.full((4, 4), -100)
-    places = torch.zeros(4, 4, dtype=torch.long)
-    for row, each in enumerate(positions):
-        places[row, : len(each)] = torch.tensor(each)
-        targets[row, : len(each)] = torch.arange(len(each)) + 7
-    owner = torch.tensor([(0, 0), (0, 1), (1, 0), (1, 1)])
-    rows = Rows(inputs_of(texts), places, owner, torch.tensor([2, 2]), targets=targets)
-    adapter = attached(name, targets=("o",))
-    engine = engine_of(adapter, rows, chunk_tokens=10**6)
-    names = names_of(adapter)
-    engine.look(names)
-    assert engine._alone is True
-    shift = random(1, 32)
-    expected, _ = hooked(adapter, rows, names[0], shift[0])
-    assert farthest(engine.shifted(names[0], shift)[0], expected) < 2e-5 * size_of(expected)
-
-
 # -- what goes wrong --------------------------------------------------------------------------------------------------
 
 
@@ -366,38 +189,3 @@ def test_the_row_of_every_score() -> None:
     own, label = rows_of_scores(sentence_rows(False), "mpnet")
     assert own == [[6, 6, 6], [0, 0, 0], [3, 3, 3]]
     assert label == [[2, 4, -1], [5, 8, 1], [9, 7, -1]]
-
-
-# -- lower precision --------------------------------------------------------------------------------------------------
-
-
-def test_bfloat16() -> None:
-    """Tails run there, too, and scores are those of float32 up to what rounding does."""
-    adapter = attached("llama", incumbents=False, targets=("o",))
-    adapter.model.bfloat16()
-    rows = word_rows("causal")
-    names, shifts = names_of(adapter), random(4, 32)
-    engine = engine_of(adapter, rows)
-    look = engine.look(names)
-    assert engine._alone is True
-    assert look.inputs[names[0]].dtype == look.scores.dtype == torch.float32
-    scores = {at: engine.shifted(at, shifts) for at in names}
-    adapter.model.float()
-    for at in names:
-        expected = torch.stack([hooked(adapter, rows, at, shift)[0] for shift in shifts])
-        assert farthest(scores[at], expected) < 0.05 * size_of(expected)
-        assert farthest(expected, look.scores.expand_as(expected)) > 0.2 * size_of(expected)
-
-
-def test_a_wide_window_runs_alone() -> None:
-    """A model with a sliding window that no row reaches is as good as one without."""
-    settings = {
-        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "intermediate_size": 64, "sliding_window": 256, "vocab_size": 60,
-    }  # fmt: skip
-    torch.manual_seed(0)
-    model = tf.MistralForCausalLM(tf.MistralConfig(**settings)).eval()
-    adapter = adapters.attach(LanguageModel(model, NoTokenizer(), "causal", "mistral"), 4, ("o",))
-    engine = engine_of(adapter, word_rows("causal"))
-    engine.look(names_of(adapter))
-    assert engine._alone is True

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from conftest import Runs
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from test_superglue_end_to_end import copa
 from tiny_models import Tune, given, log, model
@@ -24,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import dfolora
 from dfolora.engine.shifts import Look, ShiftEngine
 from dfolora.methods.tangent import part as parts
-from dfolora.methods.tangent.tangent import Tangent
+from dfolora.problems.objectives import cross_entropy, hinge
 
 # peft 0.21 reads a name that transformers 5 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -49,6 +50,27 @@ def adapter_of(scores: dict[str, Any]) -> dict[str, Tensor]:
 
 def state_of(run: object) -> dict[str, Tensor]:
     return load_file(Path(str(run)) / "state.safetensors")
+
+
+def plain_scores(adapter: dict[str, Tensor] | None, file: Path) -> tuple[Tensor, Tensor]:
+    """Scores (N, 2) of the causal model on a csv file, and labels; by peft, without a line of this library."""
+    folder = model("causal")
+    plain = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    words = tokenizer.convert_tokens_to_ids(["bad", "great"])
+    if adapter is not None:
+        rank = len(adapter[next(name for name in adapter if "lora_A" in name)])
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=r"model\.layers\.1\.self_attn\.o_proj")
+        plain = get_peft_model(plain, config)
+        set_peft_model_state_dict(plain, adapter)
+    scores, labels = [], []
+    for row in file.read_text(encoding="utf-8").splitlines()[1:]:
+        text, label = row.rsplit(",", 1)
+        batch = tokenizer(f"{text[1:-1]} It was", return_tensors="pt")
+        with torch.no_grad():
+            scores.append(plain.eval()(input_ids=batch["input_ids"]).logits[0, -1, words])
+        labels.append(int(label))
+    return torch.stack(scores), torch.tensor(labels)
 
 
 # -- what it finds ---------------------------------------------------------------------------------------------------
@@ -78,73 +100,19 @@ def test_choices_of_their_own(tune: Tune, tmp_path: Path, kind: str, halves: boo
         (home / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     flags = ["--task", "superglue/copa", "--model", model(kind), "--data", tmp_path, *TANGENT, "--rounds", 1]
     scores = tune.command.json("tune", *flags, flag(halves), "--output", tmp_path / "run")
-    *rounds, joined = log(tmp_path / "run")[1:]
+    *rounds, last = log(tmp_path / "run")[1:]
     assert [line["note"]["part"] for line in rounds] == [0, 1][: 1 + halves]
     least = (2 if kind == "encoder" else 1) * 2
     assert all(least < len(line["losses"]) <= least + 4 for line in rounds)  # an encoder's labels are probed, too
-    assert "joined" in joined["note"]
-    assert scores["evaluations"] == sum(len(line["losses"]) for line in (*rounds, joined))
-
-
-def test_the_mean_of_both_halves_is_the_result(tune: Tune, tmp_path: Path) -> None:
-    """Half of each A, side by side; the saved adapter scores as was logged, without a line of this library."""
-    scores, lines = tune(kind="causal")
-    joined = lines[-1]["note"]["joined"]
-    assert joined > 0
-    unseen = lines[-1]["note"]["unseen"]
-    assert unseen[joined] == min(unseen) < 0.98 * unseen[0]
-    state, adapter = state_of(scores["run"]), adapter_of(scores)
-    name = "model.layers.1.self_attn.o_proj"
-    a = adapter[f"base_model.model.{name}.lora_A.weight"]
-    sides = [state[f"{number}/{joined}/{name}"] for number in (0, 1)]
-    assert torch.equal(a, torch.cat(sides) / 2)
-    b = adapter[f"base_model.model.{name}.lora_B.weight"]
-    assert b[:, :2].T @ b[:, :2] == pytest.approx(torch.eye(2), abs=1e-5)
-    assert not torch.allclose(b[:, :2].abs(), b[:, 2:].abs())
-
-    folder = model("causal")
-    lora = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), scores["adapter"]).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    words = tokenizer.convert_tokens_to_ids(["bad", "great"])
-    total = 0.0
-    rows = (tmp_path / "train.csv").read_text(encoding="utf-8").splitlines()[1:]
-    for text, label in (row.rsplit(",", 1) for row in rows):
-        batch = tokenizer(f"{text[1:-1]} It was", return_tensors="pt")
-        with torch.no_grad():
-            scored = lora(input_ids=batch["input_ids"]).logits[0, -1, words]
-        total -= float(scored.log_softmax(-1)[int(label)]) / len(rows)
-    assert lines[-1]["losses"] == pytest.approx([total], abs=1e-4)
-    selected = lines[joined]
-    assert (scores["dev_tuned"], scores["dev_loss"]) == (selected["dev"]["metrics"], selected["dev"]["loss"])
-    assert lines[-1]["dev"] == selected["dev"]  # of the training set's own fit: dev examples are not its judges
-    assert scores["selected_at"] == scores["evaluations"] == lines[-1]["evaluations"]
-
-
-def test_what_helps_on_dev_alone_is_not_kept(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The training set's rounds gain on dev, and the dev set's lose more on train."""
-    join = Tangent._join
-
-    def spoilt(self: Tangent, here: str) -> Any:
-        self.parts[1].unseen[1:] = [
-            torch.nn.functional.one_hot(1 - self.problem.labels, 2) * 40.0 for _ in self.parts[1].unseen[1:]
-        ]
-        return join(self, here)
-
-    monkeypatch.setattr(Tangent, "_join", spoilt)
-    scores, lines = tune(kind="causal")
-    assert lines[1]["dev"]["loss"] < lines[0]["dev"]["loss"]
-    assert lines[-1]["note"]["joined"] == 0
-    assert lines[-1]["dev"] == lines[0]["dev"]
-    assert scores["selected_at"] == 0
-    assert scores["dev_tuned"] == scores["dev_zero_shot"]
-    assert not any(each.any() for name, each in adapter_of(scores).items() if "lora_A" in name)
+    assert isinstance(last["note"]["kept"], bool)
+    assert scores["evaluations"] == sum(len(line["losses"]) for line in (*rounds, last))
 
 
 # -- what is logged --------------------------------------------------------------------------------------------------
 
 
-def test_what_is_logged_and_counted(tune: Tune) -> None:
-    scores, lines = tune(kind="causal")
+def test_what_is_logged_and_counted(tune: Tune, runs: Runs) -> None:
+    scores, lines = runs.whole()
     *rounds, last = lines[1:]
     assert [line["note"]["part"] for line in rounds] == [0, 0, 1, 1]
     assert [line["sweep"] for line in rounds] == [1, 2, 1, 2]
@@ -164,26 +132,27 @@ def test_what_is_logged_and_counted(tune: Tune) -> None:
     assert costs[0] == costs[1] + (1 + moves[0] - moves[1]) * look  # the first looks before it moves
     dev = [line["dev_token_layers"] for line in lines]
     assert dev[2] == dev[-1]
-    assert dev[2] - dev[1] < dev[1] - dev[0]  # the base model is measured by the objective, too
-    for line in lines[1:3]:
-        assert line["dev"]["loss"] == pytest.approx(line["note"]["unseen"], rel=1e-5)
+    assert dev[2] - dev[1] == dev[1] - dev[0] == look
+    assert lines[-1]["dev"] == lines[2]["dev"]  # of the training set's own fit: dev examples are not its judges
     assert (scores["method"], scores["subspace"], scores["backwards"]) == ("tangent", "", 0)
     card = (Path(scores["adapter"]) / "README.md").read_text(encoding="utf-8")
     assert "tangent LoRA" in card
-    assert "It is the mean of two fits, to these and to the 6 dev examples" in card or not scores["selected_at"]
+    assert "It is the mean of two fits, to these and to the 6 dev examples" in card
     assert "Chosen on" not in card
     _, single = tune(*ONE, kind="causal")
     assert single[1] == {**lines[1], "checksum": single[1]["checksum"]}  # the same directions, beside no others
 
 
-def test_the_dev_loss_is_cross_entropy_whatever_is_minimised(tune: Tune) -> None:
-    _, lines = tune("--objective", "hinge", "--rounds", 1, kind="causal")
-    note = lines[1]["note"]
-    assert lines[1]["dev"]["loss"] != pytest.approx(note["unseen"], rel=1e-2)
+def test_the_dev_loss_is_cross_entropy_whatever_is_minimised(tune: Tune, tmp_path: Path) -> None:
+    """Also where the dev set is judged by hinge, and that at another temperature."""
+    scores, lines = tune(*ONE, "--objective", "hinge", "--rounds", 1, kind="causal")
+    note, last = lines[1]["note"], lines[-1]["note"]
     assert note["reached"] < note["from"]
-    _, plain = tune("--rounds", 1, kind="causal")
-    assert lines[0]["dev"] == plain[0]["dev"]
-    assert lines[1]["dev"]["loss"] < 2 * plain[1]["dev"]["loss"]
+    dev, labels = plain_scores(adapter_of(scores), tmp_path / "dev.csv")
+    assert lines[1]["dev"]["loss"] == pytest.approx(float(cross_entropy(dev[None], labels).mean()), rel=1e-4)
+    at = [float(hinge(dev[None] / 2 ** (half / 2), labels).mean()) for half in range(-2, 13)]
+    assert last["unseen"] == pytest.approx(min(at), rel=1e-4)
+    assert abs(last["unseen"] - lines[1]["dev"]["loss"]) > 0.05
 
 
 # -- what goes wrong -------------------------------------------------------------------------------------------------
@@ -202,13 +171,13 @@ def test_the_least_budget_is_a_round_of_each_half_and_the_mean(tune: Tune, tmp_p
         assert scores["evaluations"] <= least
 
 
-@pytest.mark.parametrize("budget", [14, 25, 31])
+@pytest.mark.parametrize("budget", [14, 31])
 def test_a_budget_is_never_exceeded_and_both_halves_get_their_share(tune: Tune, budget: int) -> None:
     scores, lines = tune("--budget", budget, "--rounds", 9, kind="causal")
     counts = [len(rounds_of(lines, number)) for number in (0, 1)]
     assert min(counts) >= max(1, (budget - 1) // 2 // ROUND)
     assert scores["evaluations"] <= budget
-    assert "joined" in lines[-1]["note"]
+    assert isinstance(lines[-1]["note"]["kept"], bool)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +194,8 @@ def test_a_budget_is_never_exceeded_and_both_halves_get_their_share(tune: Tune, 
         (["--rank", 4], "--rank: the method tangent does not take it"),
         (["--population", 4], "--population: the method tangent does not take it"),
         (["--batch", 4], "--batch: the method tangent does not take it"),
+        (["--dev-every", 20], "--dev-every: 20 has no use in the method tangent, which scores the dev set after every"),
+        (["--extend", 900], "--budget: a run of the method tangent deals it out when it begins"),
     ],
 )
 def test_what_it_does_not_take(tune: Tune, tmp_path: Path, changes: list[object], said: str) -> None:
@@ -268,7 +239,7 @@ def test_a_probe_that_breaks_the_model_counts_for_nothing(
     assert lines[1]["losses"][0] is None
     assert None not in lines[1]["losses"][1:]
     assert lines[1]["note"]["reached"] < lines[1]["note"]["from"]
-    (name,) = [each for each in state_of(scores["run"]) if each.startswith("0/1/")]
+    (name,) = [each for each in state_of(scores["run"]) if each.startswith("0/")]
     a = state_of(scores["run"])[name]
     assert not a[0].any()
     assert a[1].any()
@@ -297,7 +268,9 @@ def test_a_move_that_breaks_the_model_is_not_taken(tune: Tune, monkeypatch: pyte
     assert lines[1]["losses"][2:] == [None] * 4
     assert lines[1]["note"]["length"] == 0.0
     assert lines[1]["note"]["reached"] == lines[1]["note"]["from"]
-    assert scores["selected_at"] == 0
+    assert not any(each.any() for name, each in adapter_of(scores).items() if "lora_A" in name)
+    assert scores["dev_tuned"] == scores["dev_zero_shot"]
+    assert lines[-1]["note"]["unseen"] == pytest.approx(lines[-1]["note"]["before"])
 
 
 def test_lengths_are_tried_until_one_is_better(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ class Part:
         self.base = look.scores if self.base is None else self.base
         losses: list[Tensor] = []
         centre = ignores_a_common_shift(self.loss, look.scores)
-        even = {name: _even(spread) for name, spread in look.spreads.items()}
+        even = {name: _even(spread) for name, spread in look.spreads.items() if _varies(spread)}
         slopes = [self._slopes(name, look, even.get(name), step_size, centre, losses) for name in self.directions]
         move = LinearModel(look.scores, slopes).fit(self.loss, self.share, enough / 2)
         for place, name in enumerate(self.directions):
@@ -181,6 +181,11 @@ def _even(spread: Tensor) -> Tensor:
     return torch.linalg.inv(
         torch.linalg.cholesky(spread.double() + ridge * torch.eye(len(spread), dtype=torch.float64))
     ).float()
+
+
+def _varies(spread: Tensor) -> bool:
+    """Whether inputs differ within a row, by numbers; those that are no numbers have no say anyway."""
+    return bool(spread.isfinite().all() and spread.diagonal().mean() > 0)
 
 
 def ignores_a_common_shift(loss: Loss, scores: Tensor) -> bool:
