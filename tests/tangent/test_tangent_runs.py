@@ -129,7 +129,7 @@ def test_what_is_logged_and_counted(tune: Tune, runs: Runs) -> None:
     costs = [after - before for before, after in itertools.pairwise(tokens)]
     moves = [len(line["losses"]) - 2 for line in rounds]
     assert costs[1] == probes + moves[1] * look
-    assert costs[0] == costs[1] + (1 + moves[0] - moves[1]) * look  # the first looks before it moves
+    assert costs[0] == costs[1] + (2 + moves[0] - moves[1]) * look  # before it the model as it was, on both halves
     dev = [line["dev_token_layers"] for line in lines]
     assert dev[2] == dev[-1]
     assert dev[2] - dev[1] == dev[1] - dev[0] == look
@@ -140,7 +140,9 @@ def test_what_is_logged_and_counted(tune: Tune, runs: Runs) -> None:
     assert "It is the mean of two fits, to these and to the 6 dev examples" in card
     assert "Chosen on" not in card
     _, single = tune(*ONE, kind="causal")
-    assert single[1] == {**lines[1], "checksum": single[1]["checksum"]}  # the same directions, beside no others
+    spared = {name: single[1][name] for name in ("checksum", "token_layers", "forwards")}
+    assert single[1] == {**lines[1], **spared}  # the same directions, beside no others
+    assert lines[1]["token_layers"] - single[1]["token_layers"] == look
 
 
 def test_the_dev_loss_is_cross_entropy_whatever_is_minimised(tune: Tune, tmp_path: Path) -> None:

@@ -145,6 +145,7 @@ class Part:
             if float(losses[-1]) < before:
                 self.now, self.sides = look, tried
                 return float(losses[-1]), length
+        self.now = None  # the engine keeps what the last length showed
         self.start()
         return before, 0.0
 

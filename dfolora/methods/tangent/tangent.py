@@ -97,7 +97,8 @@ class Tangent(Method[Problem[Adapter]]):
         for engine, _ in self.sets:
             engine.reset_counts()
         for part in self.parts:
-            part.aim(step_size)  # what it costs counts for the first round
+            part.aim(step_size)
+        self._count(dev)  # so that what it has cost counts for the first round
         self._unseen: Tensor | None = None  # (N, C) scores of the dev set under what is fitted to the training set
         self._dev: dict[str, Any] | None = None  # the same as a look at the dev set, and what it has cost
         self._dev_cost = 0
