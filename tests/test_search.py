@@ -286,6 +286,7 @@ def test_minibatches(tune: Tune, monkeypatch: pytest.MonkeyPatch, optimizer: str
 
     monkeypatch.setattr(Engine, "scores", look)
     flags = ("--optimizer", optimizer, "--objective", objective, "--visit", 2, "--budget", 40, "--population", 4)
+    flags += ("--lr", 0.05) if optimizer == "guided" else ()  # a ladder of rates would have generations of its own
     scores, lines = tune(*flags, "--batch", 3)
     assert all(len(examples) == len(set(examples)) == 3 for examples in drawn)
     assert len({tuple(examples) for examples in drawn}) > len(drawn) // 4

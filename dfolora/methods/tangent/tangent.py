@@ -1,6 +1,6 @@
 """Few rounds, each of them: look at what enters some modules, probe a few directions of what leaves them, solve, move.
 
-The update of a module is B A, with random orthonormal directions as the columns of B, which stay. A round looks at the
+The update of a module is B A, with orthonormal directions as the columns of B, which stay. A round looks at the
 module's inputs where answers are read (one forward), adds a small step of each direction to the module's output there
 (in a causal model that is a forward of one token), and so has the scores as a linear function of every A. Which A is
 best is a convex problem. Its penalty is such that the linear model promises a share of the present loss, so that scores
