@@ -19,10 +19,10 @@ from dfolora.models.bare import Bare
 from dfolora.models.tuned import TunedModel
 from dfolora.opening import (
     check_examples,
-    check_prompt,
     open_method,
     open_model,
     open_problem,
+    open_prompt,
     open_task,
     run_settings,
     with_demo,
@@ -105,9 +105,8 @@ def evaluate(model: Any = "", task: Any = "", *, listener: Listener | None = Non
     listener = listener or Listener()
     opened, examples = open_task(settings)
     split = examples(settings.split)
-    language_model = open_model(settings)
-    encoder = PromptEncoder(language_model, opened, settings.max_length or 0)
-    check_prompt(encoder, split[0])
+    encoder = open_prompt(settings, opened, split[0])
+    language_model = encoder.language_model
     encoder.check(split)
     listener.stage(f"loading {description.name_of(settings.model)}")
     language_model.read_weights()
@@ -146,8 +145,8 @@ def problem(model: Any = "", task: Any = "", **options: Any) -> AdapterProblem:
     opened, examples = open_task(settings)
     train, dev = examples("train"), examples("dev")
     check_examples(opened, train)
-    encoder = PromptEncoder(open_model(settings).read_weights(), opened, settings.max_length or 0)
-    check_prompt(encoder, train[0])
+    encoder = open_prompt(settings, opened, train[0])
+    encoder.language_model.read_weights()
     return open_problem(settings, encoder.language_model, encoder, train, dev)[0]
 
 
@@ -159,9 +158,8 @@ def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
     train, dev = examples("train"), examples("dev")
     test = [] if settings.test_split == "none" else examples(settings.test_split)
     check_examples(opened, train)
-    language_model = open_model(settings)
-    encoder = PromptEncoder(language_model, opened, settings.max_length or 0)
-    check_prompt(encoder, train[0])
+    encoder = open_prompt(settings, opened, train[0])
+    language_model = encoder.language_model
     for examples_there in (train, dev, test):  # a row that does not fit should not show after the search
         encoder.check(examples_there)
     listener.stage(f"loading {description.name_of(settings.model)}")

@@ -15,8 +15,7 @@ from dfolora import scoring
 from dfolora.baselines import baseline_settings
 from dfolora.baselines.base import Baseline
 from dfolora.baselines.few_shot import FewShot
-from dfolora.opening import check_examples, check_prompt, open_model, open_task, with_demo
-from dfolora.problems.encode import PromptEncoder
+from dfolora.opening import check_examples, open_prompt, open_task, with_demo
 from dfolora.problems.problem import digest
 from dfolora.runs.description import name_of
 from dfolora.runs.files import write_text
@@ -62,9 +61,8 @@ def baseline(
     train, dev = examples("train"), examples("dev")
     test = [] if settings.test_split == "none" else examples(settings.test_split)
     check_examples(opened, train)
-    language_model = open_model(settings)
-    encoder = PromptEncoder(language_model, opened, settings.max_length or 0)
-    check_prompt(encoder, train[0])
+    encoder = open_prompt(settings, opened, train[0])
+    language_model = encoder.language_model
     plain.check(encoder, train)
     for examples_there in (train, dev, test):
         encoder.check(examples_there)

@@ -141,6 +141,22 @@ def open_model(settings: ModelSettings) -> LanguageModel:
     )  # fmt: skip
 
 
+def open_prompt(settings: ModelSettings, task: Task, example: Example) -> PromptEncoder:
+    """The model, without its weights if they are not in memory, and the task's prompts for it.
+
+    Args:
+        settings: which model, and how long a prompt may be.
+        task: what is asked.
+        example: one of its examples, to see that the prompt fits them.
+
+    Raises:
+        UserError: the model cannot be loaded, or the prompt does not fit.
+    """
+    encoder = PromptEncoder(open_model(settings), task, settings.max_length or 0)
+    check_prompt(encoder, example)
+    return encoder
+
+
 def check_examples(task: Task, train: Sequence[Example]) -> None:
     """Raise UserError if a training set is empty or holds a single class."""
     if not train:

@@ -1,7 +1,11 @@
-"""What every test gets: one thread, and registries that forget."""
+"""What every test gets: one thread, registries that forget, and the command inside the process where it asks for it."""
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tiny_models import SMALL, Command, csv_files, given, model
 
 torch.set_num_threads(1)
 
@@ -16,3 +20,14 @@ def _nothing_stays_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     modules = (optimizers, subspaces, tasks, objectives, methods, baselines)
     for registry in (module.REGISTRY for module in modules):
         monkeypatch.setattr(registry, "_added", dict(registry._added))
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(capsys)
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> dict[str, Any]:
+    """A small run into ``run``, as keyword arguments."""
+    return given(["--model", model("masked"), *csv_files(tmp_path), *SMALL, "--output", tmp_path / "run"])

@@ -62,11 +62,6 @@ PLAIN = {"masked": MASKED, "causal": CAUSAL, "encoder": ENCODER}
 TEXTS = [text for text, _ in rows()]
 
 
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(capsys)
-
-
 FAR = [*SMALL, "--selection", "sample", "--dev-every", "4", "--sigma", "2"]
 HYBRID = [*FIRST_ORDER, "--method", "hybrid", "--rho", "0.6", "--budget", "90", "--alpha", "1"]
 

@@ -19,11 +19,6 @@ def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path / "cwd")
 
 
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(capsys)
-
-
 def refused(command: Command, *arguments: object) -> str:
     """The one line that a call is refused with."""
     before = set(Path("..").rglob("*"))

@@ -44,11 +44,6 @@ ADAPTER_FILES = {
 }
 
 
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(capsys)
-
-
 @pytest.mark.parametrize("kind", ["masked", "causal", "encoder"])
 def test_tune_then_evaluate(command: Command, tmp_path: Path, kind: str) -> None:
     files, output = csv_files(tmp_path), tmp_path / "run"

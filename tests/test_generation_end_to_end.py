@@ -25,11 +25,6 @@ UNTESTED = [*SMALL, *METRIC, "--test-split", "none", "--budget", "4"]
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(capsys)
-
-
-@pytest.fixture
 def data(tmp_path: Path) -> Path:
     return squad_folder(tmp_path / "data")
 

@@ -20,17 +20,6 @@ from dfolora.registry import Registry
 from dfolora.subspaces import subspace_class
 
 
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(capsys)
-
-
-@pytest.fixture
-def options(tmp_path: Path) -> dict[str, Any]:
-    """A small run into ``run``."""
-    return given(["--model", model("masked"), *csv_files(tmp_path), *SMALL, "--output", tmp_path / "run"])
-
-
 def test_registered_names_work_on_the_command_line(command: Command, tmp_path: Path) -> None:
     plain = subspace_class("pca")
     dfolora.register("optimizer", "walk", Walk)

@@ -28,11 +28,6 @@ LONGER = ["--budget", "40"]  # five generations of each layer
 COST = ("token_layers", "forwards")
 
 
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(capsys)
-
-
 def finished(command: Command, folder: Path, *changes: object, kind: str = "masked") -> dict[str, Any]:
     files = csv_files(folder)
     output = folder / "whole"

@@ -20,11 +20,6 @@ from dfolora.runs.folder import Run
 from dfolora.settings.build import tune_settings
 
 
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(capsys)
-
-
 def content(run: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
 

@@ -15,11 +15,6 @@ from dfolora.engine import Engine
 from dfolora.tasks.common import Source
 
 
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(capsys)
-
-
 def test_scores_that_are_not_numbers_count_as_wrong(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

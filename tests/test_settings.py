@@ -1,8 +1,7 @@
-"""One dataclass for each method = keyword arguments = YAML = flags; and what setup.cfg says about the package."""
+"""One dataclass for each method = keyword arguments = YAML = flags."""
 
 from __future__ import annotations
 
-import configparser
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,7 @@ import pytest
 import yaml
 from tiny_models import Command
 
-import dfolora
-from dfolora import Example, Task
 from dfolora.errors import UserError
-from dfolora.opening import run_settings
 from dfolora.optimizers import make_optimizer, optimizer_names, options_of
 from dfolora.settings.build import saved, settings, tune_settings
 from dfolora.settings.methods import (
@@ -306,47 +302,6 @@ def test_every_field_says_what_it_is(kind: type[Options]) -> None:
         assert "\n" not in field.metadata["help"]
 
 
-CHOSEN = [
-    ({}, "tangent"),
-    ({"budget": 400, "seed": 21, "objective": "hinge", "dtype": "bfloat16", "test-limit": 9}, "tangent"),
-    ({"target": "o"}, "tangent"),  # search takes it, too
-    ({"depth": 0.5, "halves": False}, "tangent"),
-    ({"new_tokens": 4}, "search"),
-    ({"reward": len}, "search"),
-    ({"objective": "metric"}, "search"),
-    ({"optimizer": "cma"}, "search"),
-    ({"subspace": "lora"}, "search"),
-    ({"population": 8}, "search"),
-    ({"rank": 2}, "search"),
-    ({"mode": "joint"}, "search"),
-    ({"lr": 0.1, "optimizer": "spsa"}, "search"),
-    ({"incumbent": "best"}, "search"),  # cma's own
-    ({"method": "hybrid", "population": 4}, "hybrid"),
-    ({"preset": "dfo-lora"}, "search"),
-    ({"preset": "mezo"}, "full-parameter"),
-]
-
-
-@pytest.mark.parametrize(("values", "method"), CHOSEN, ids=[str(values) for values, _ in CHOSEN])
-def test_the_method_that_options_ask_for(values: dict[str, Any], method: str) -> None:
-    assert tune_settings(**values).method == method
-
-
-def test_the_method_that_a_task_asks_for() -> None:
-    """Where answers are generated there are no class scores to go by."""
-    generated = Task.from_examples([Example({"text": "a"}, 0, ("b",))], template="{text}", new_tokens=3)
-    for task, method in (
-        ("squad", "search"),
-        (generated, "search"),
-        ("glue/sst2", "tangent"),
-        ("demo/pair", "tangent"),
-    ):
-        assert run_settings(model="m", task=task).method == method
-    assert run_settings(model="m", task="squad", method="first-order").method == "first-order"
-    assert run_settings().method == "tangent"
-    assert run_settings().task == "demo/sentiment"
-
-
 def test_a_run_is_named_after_what_searches() -> None:
     names = [tune_settings(method=method).search for method in METHODS]
     assert names == ["cma", "gauss-newton", "adamw", "adamw+spsa", "full-spsa"]
@@ -389,43 +344,3 @@ def test_options_of_ones_own() -> None:
     for values, said in (({"steps": 10}, "the most is 9"), ({"rule": "dwon"}, "did you mean 'down'")):
         with pytest.raises(UserError, match=said):
             Mine(**values)  # type: ignore[arg-type]
-
-
-# -- the package ------------------------------------------------------------------------------------------------------
-
-
-def _setup_cfg() -> configparser.ConfigParser:
-    parser = configparser.ConfigParser()
-    parser.read(ROOT / "setup.cfg", encoding="utf-8")
-    return parser
-
-
-def test_one_version() -> None:
-    assert _setup_cfg()["metadata"]["version"] in (dfolora.__version__, "attr: dfolora.__version__")
-
-
-def test_every_folder_with_code_is_packaged() -> None:
-    options = _setup_cfg()["options"]
-    folders = dict(line.replace(" ", "").split("=") for line in options["package_dir"].split("\n") if line)
-    listed = {folders.get(name, name.replace(".", "/")) for name in options["packages"].split()}
-    found = {
-        file.parent.relative_to(ROOT).as_posix()
-        for top in ("dfolora", "tasks")
-        for file in (ROOT / top).rglob("*.py")
-        if "demo_model" not in file.parts
-    }
-    assert found == listed
-
-
-def test_files_that_are_no_code_are_packaged_too() -> None:
-    data = _setup_cfg()["options.package_data"]
-    assert "demo_model/*" in data["dfolora.tasks"].split()
-    assert "py.typed" in data["dfolora"].split()
-    assert (ROOT / "dfolora" / "py.typed").is_file()
-    others = {
-        file.relative_to(ROOT).parts[:2]
-        for top in ("dfolora", "tasks")
-        for file in (ROOT / top).rglob("*")
-        if file.is_file() and file.suffix != ".py" and "__pycache__" not in file.parts and "." not in file.name[:1]
-    }
-    assert others <= {("dfolora", "py.typed"), ("tasks", "demo_model")}

@@ -86,11 +86,6 @@ RECORDS: dict[str, Callable[[int], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(capsys)
-
-
 def through(command: Command, task: str, kind: str, data: Path, output: Path, *more: str) -> dict[str, Any]:
     """Tune, then evaluate the saved adapter and the base model; the scores of tune."""
     longest = 96 if task == "record" else 128  # which has hundreds of rows

@@ -43,6 +43,8 @@ class SetFit(Baseline):
 
     def fit(self, few_shot: FewShot) -> dict[str, Any]:
         import datasets
+        import sentence_transformers
+        from sklearn.linear_model import LogisticRegression
 
         setfit, encoder = _package(), few_shot.encoder
         assert encoder.prompt.words is not None, "checked before"
@@ -51,9 +53,13 @@ class SetFit(Baseline):
         labels = encoder.labels(few_shot.train).tolist()
         with _silence(), tempfile.TemporaryDirectory() as folder:
             torch.manual_seed(few_shot.seed)
-            self.model = setfit.SetFitModel.from_pretrained(
-                encoder.language_model.name, device=str(encoder.language_model.device)
+            # Not its own from_pretrained, which would unpickle a head that lies beside the model.
+            body = sentence_transformers.SentenceTransformer(
+                encoder.language_model.name,
+                device=str(encoder.language_model.device),
+                model_kwargs={"use_safetensors": True},
             )
+            self.model = setfit.SetFitModel(model_body=body, model_head=LogisticRegression())
             arguments = setfit.TrainingArguments(
                 output_dir=folder, seed=few_shot.seed, report_to="none", save_strategy="no", show_progress_bar=False,
                 logging_strategy="no",

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from dfolora.comparison import tables
 from dfolora.comparison.entry import ZERO_SHOT
@@ -16,6 +16,7 @@ from dfolora.comparison.run import Runner, dev_score
 from dfolora.comparison.summary import Row, about, summary
 from dfolora.errors import UserError
 from dfolora.runs.files import write_text
+from dfolora.runs.lock import locked
 
 
 def compare(
@@ -63,17 +64,13 @@ def compare(
 
 def _locked(grid: Grid) -> FileLock:
     folder = grid.folder
+    if grid.asked.read_only and not folder.is_dir():
+        raise UserError(f"output: {str(folder)!r} is not there; nothing can be read")
     try:
-        if grid.asked.read_only and not folder.is_dir():
-            raise UserError(f"output: {str(folder)!r} is not there; nothing can be read")
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock")
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise UserError(f"output: another comparison is running in {str(folder)!r}; wait for it or stop it") from error
     except OSError as error:
         raise UserError(f"output: cannot write {str(folder)!r} ({error.strerror})") from error
-    return lock
+    return locked(folder, "another comparison is running in")
 
 
 def results_of(grid: Grid, command: str) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
 from dfolora.comparison.cell import Cell
 from dfolora.comparison.statistics import Estimate, average, estimate, mean_sd
+from dfolora.runs.versions import versions_of
 
 COSTS = (
     "evaluations", "token_layers", "token_layers_with_dev", "seconds", "process_seconds", "processor_seconds",
@@ -138,16 +138,10 @@ def summary(rows: Sequence[Row], failures: Sequence[Cell], against: str, about: 
 
 def about(command: str, grid: Any) -> dict[str, Any]:
     """Command, versions and machine."""
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
     return {
         "command": command,
         "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": {"python": platform.python_version(), **versions_of(_PACKAGES)},
         "platform": platform.platform(),
         "split": grid.asked.test_split,
         "test_limit": grid.asked.test_limit,

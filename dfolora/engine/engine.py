@@ -34,11 +34,20 @@ Layout = Padded | PaddingFree
 
 
 @dataclass
-class _Bucket:
-    index: Tensor  # positions of its rows in the whole batch
+class Bucket:
+    """Rows of similar length, and what is kept of the blocks below a depth.
+
+    Attributes:
+        index: positions of its rows in the whole batch.
+        layout: how they run.
+        prefix: the cached state.
+        versions: of the layers below the prefix's depth.
+    """
+
+    index: Tensor
     layout: Layout
     prefix: Prefix
-    versions: list[int]  # of the layers below the prefix's depth
+    versions: list[int]
 
 
 class Engine(BatchRunner):
@@ -66,7 +75,7 @@ class Engine(BatchRunner):
         self.order, self.readout = self.abilities.order, self.abilities.readout
         self._buckets = self._arranged()
 
-    def _arranged(self) -> list[_Bucket]:
+    def _arranged(self) -> list[Bucket]:
         """The batch, packed or not, in buckets of the layout that the model allows."""
         rows, most = self.single_rows, int(self.single_rows.lengths.max())
         if self.savings.shared_prompt:
@@ -82,7 +91,7 @@ class Engine(BatchRunner):
             layouts = [(cut, Padded(rows.take(cut), unmasked)) for cut in self.cuts(rows)]
         else:
             layouts = [(cut, PaddingFree(rows.take(cut), first, self.call.dtype)) for cut in self._full_cuts()]
-        return [_Bucket(index, layout, Prefix(0, {}), []) for index, layout in layouts]
+        return [Bucket(index, layout, Prefix(0, {}), []) for index, layout in layouts]
 
     @torch.inference_mode()
     def scores(self, edits: Mapping[str, Any], examples: Tensor | None = None) -> Tensor:
@@ -203,7 +212,7 @@ class Engine(BatchRunner):
         return rows.assemble(readings if examples is None else readings[:, chosen])
 
     def _run(
-        self, bucket: _Bucket, layout: Layout, states: Tensor | None, edits: Mapping[str, Edit], copies: int
+        self, bucket: Bucket, layout: Layout, states: Tensor | None, edits: Mapping[str, Edit], copies: int
     ) -> Tensor:
         """Readings of ``copies`` candidates on a bucket, or the part of it that has these hidden states."""
         prefix, shared = Prefix(0, {}), frozenset[str]()
@@ -235,7 +244,7 @@ class Engine(BatchRunner):
         }
         return layers.pop() if len(layers) == 1 else None
 
-    def _prefix(self, bucket: _Bucket, depth: int) -> Prefix:
+    def _prefix(self, bucket: Bucket, depth: int) -> Prefix:
         """The bucket's cached state below ``depth``, carried up from where it stands if nothing beneath has moved."""
         if bucket.versions != self._versions_below(bucket.prefix.depth):
             bucket.prefix = Prefix(0, {})

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from dfolora.engine import memory
 from dfolora.engine.blocks import Output, Prefix
-from dfolora.engine.engine import Engine, _Bucket
+from dfolora.engine.engine import Bucket, Engine
 from dfolora.engine.padded import Padded
 from dfolora.engine.patch import Forward, patched
+from dfolora.engine.recorder import Recorder, elsewhere, keeping_outputs
 from dfolora.engine.rows import Rows
 from dfolora.engine.savings import Savings
-from dfolora.engine.tails import Recorder, Tail, elsewhere
+from dfolora.engine.tails import Tail
 from dfolora.engine.trials import agree, attempt
 from dfolora.models.tuned import TunedModel
 
@@ -214,7 +215,7 @@ class ShiftEngine(Engine):
         return ((self.rows.assemble(readings) - self.rows.assemble(self._readings)) / size).float().cpu()
 
     def _run_shifted(
-        self, bucket: _Bucket, start: Tail | dict[int, Prefix], name: str, shifts: Tensor, part: Tensor
+        self, bucket: Bucket, start: Tail | dict[int, Prefix], name: str, shifts: Tensor, part: Tensor
     ) -> Tensor:
         """Readings (P, part, ...) of some rows of a bucket, from what a look has kept of the blocks below."""
         copies, depth = len(shifts), self.order.block_of(name) or 0
@@ -244,19 +245,9 @@ class ShiftEngine(Engine):
     ) -> tuple[Any, dict[int, Prefix]]:
         """Run the incumbents; what the model returns, and what starts it again at each named module's block."""
         outputs: dict[nn.Module, Output] = {}
-
-        def watch(module: nn.Module) -> tuple[nn.Module, Forward]:
-            forward = module.forward
-
-            def note(*args: Any, **kwargs: Any) -> Any:
-                outputs[module] = forward(*args, **kwargs)
-                return outputs[module]
-
-            return module, note
-
         depths = {self.order.block_of(name) or 0 for name in names}
         wanted = {depth for depth in depths if self.savings.prefix and self.abilities.resumes_at(depth)}
-        watched = [watch(block.module) for block in self.order.blocks] if wanted else []
+        watched = keeping_outputs([block.module for block in self.order.blocks] if wanted else [], outputs)
         with patched([*forwards, *self.readout.replacements(layout.rows, 1), *watched]):
             output = layout.run(self.call, 1)
         below: dict[str, Output] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,76 +13,9 @@ from transformers.cache_utils import DynamicCache
 from dfolora.engine.blocks import BlockOrder, Output, Prefix
 from dfolora.engine.patch import Forward, patched
 from dfolora.engine.readout import Readout
+from dfolora.engine.recorder import keeping_outputs
 from dfolora.engine.rows import Rows
 from dfolora.engine.trials import agree
-from dfolora.errors import UserError
-
-
-class Recorder:
-    """Notes what enters some modules, and how long their outputs are, where rows are read.
-
-    Args:
-        where: (R, T) float32 shares, see ``shifts``.
-        names: of the modules.
-    """
-
-    def __init__(self, where: Tensor, names: Sequence[str]) -> None:
-        self._where = where
-        self._names = names
-        self._inputs: dict[str, list[Tensor]] = {name: [] for name in names}
-        self._lengths: dict[str, list[float]] = {name: [] for name in names}
-        self._spreads: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)
-        self._several = bool((where > 0).sum(1).max() > 1)
-        self._of: dict[nn.Module, str] = {}
-
-    def watch(self, model: Any, module: nn.Module, forward: Forward) -> tuple[nn.Module, Forward]:
-        """The module and its forward, which notes what it is given if it is one of those that are named."""
-        if not self._of:
-            self._of = {model.get_submodule(name): name for name in self._names}
-        name = self._of.get(module)
-        if name is None:
-            return module, forward
-
-        def noting(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            y = forward(x, *args, **kwargs)
-            self._inputs[name].append(self._mean(x.float()))
-            self._spreads[name] = self._spreads[name] + self._spread(x.float(), self._inputs[name][-1])
-            self._lengths[name].append(float(self._mean(y.float().norm(dim=-1, keepdim=True)).mean()))
-            return y
-
-        return module, noting
-
-    def inputs(self, name: str) -> Tensor:
-        """(R, in) float32; the mean over calls where the module runs several times."""
-        return torch.stack(self._inputs[name]).mean(0)
-
-    def length(self, name: str) -> float:
-        """Mean length of the output."""
-        return sum(self._lengths[name]) / len(self._lengths[name])
-
-    def spread(self, name: str) -> Tensor | None:
-        """(in, in) sum over rows of the covariance of what enters within a row, mean of calls; None: one place."""
-        spread = self._spreads[name]
-        return spread / len(self._inputs[name]) if isinstance(spread, Tensor) else None
-
-    def _spread(self, x: Tensor, mean: Tensor) -> Tensor | float:
-        if not self._several:
-            return 0.0
-        centred = (x.reshape(*self._where.shape, -1) - mean[:, None]) * self._where.sqrt()[..., None]
-        return centred.flatten(0, 1).T @ centred.flatten(0, 1)
-
-    def _mean(self, x: Tensor) -> Tensor:
-        if x.numel() != self._where.numel() * x.shape[-1]:
-            raise elsewhere()
-        return torch.einsum("rtd,rt->rd", x.reshape(*self._where.shape, -1), self._where)
-
-
-def elsewhere() -> UserError:
-    """The error for a module that answers do not pass through token by token, such as one of an encoder."""
-    return UserError(
-        "target: an adapted module does not run over the tokens that answers are read at; choose other modules, or the "
-        "method search"
-    )
 
 
 class Tail:
@@ -121,20 +54,9 @@ class Tail:
     def record(self, forwards: list[tuple[nn.Module, Forward]], readout: Readout) -> Any:
         """Run the whole rows once and keep their keys, values and hidden states; what the model returns."""
         states: dict[nn.Module, Output] = {}
-
-        def watch(module: nn.Module) -> tuple[nn.Module, Forward]:
-            forward = module.forward
-
-            def note(*args: Any, **kwargs: Any) -> Any:
-                output = forward(*args, **kwargs)
-                states[module] = output
-                return output
-
-            return module, note
-
         cache = DynamicCache()
         blocks = [block.module for block in self._order.blocks]
-        with patched([*forwards, *readout.replacements(self._whole, 1), *map(watch, blocks)]):
+        with patched([*forwards, *readout.replacements(self._whole, 1), *keeping_outputs(blocks, states)]):
             output = self._model(**self._whole.inputs, past_key_values=cache, use_cache=True, return_dict=True)
         kept: list[Any] = cache.layers  # other kinds than that of keys and values have no such attributes
         self._cache = [(layer.keys, layer.values) for layer in kept]

@@ -21,6 +21,7 @@ from dfolora.log import Line, Step, checksum, finite
 from dfolora.methods.gradient import Gradient
 from dfolora.methods.method import Method
 from dfolora.models.adapter import Adapter
+from dfolora.problems.objectives import mean_of
 from dfolora.problems.problem import Problem
 from dfolora.subspaces.lora import Lora
 
@@ -114,7 +115,7 @@ class FirstOrder(Method[Problem[Adapter]]):
     def _backward(self) -> Tensor:
         """Compute the loss (1,) and leave its gradient in the factors."""
         function, _ = self.problem.objective()
-        losses = self.gradient(lambda scores, labels: _mean(function(scores, labels)))
+        losses = self.gradient(lambda scores, labels: mean_of(function(scores, labels)))
         for module in self.modules.values():
             grad = module.factors()[1].grad
             if module.rows is not None and grad is not None:  # value rows of a fused projection are not adapted
@@ -164,7 +165,3 @@ class FirstOrder(Method[Problem[Adapter]]):
 
 def _factors(tensors: dict[str, Tensor], what: str, name: str) -> tuple[Tensor, Tensor]:
     return tensors[f"{what}/{name}/a"][None], tensors[f"{what}/{name}/b"][None]
-
-
-def _mean(losses: Tensor) -> Tensor:
-    return losses.mean(-1) if losses.dim() == 2 else losses

@@ -18,7 +18,7 @@ from dfolora.engine.memory import SHARE_OF_FREE, bytes_per_token, free_bytes
 from dfolora.engine.patch import patched
 from dfolora.engine.rows import buckets
 from dfolora.models.adapter import Adapter
-from dfolora.problems.objectives import Objective, check_result
+from dfolora.problems.objectives import Objective, check_result, mean_of
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Gradient(Engine):
                 output: Any = self.call(part.rows.inputs)
             scores = part.rows.assemble(self.readout.read(part.rows, output, 1))
             losses = check_result(objective(scores, part.labels), scores)
-            loss = part.share * (losses.mean(-1) if losses.dim() == 2 else losses)
+            loss = part.share * mean_of(losses)
             loss.sum().backward()
             total += loss.detach()
             self.count(part.rows.inputs, 1)

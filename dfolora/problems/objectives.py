@@ -99,6 +99,17 @@ def make_objective(objective: str | Objective, task: Task) -> Callable[[Sequence
     return lambda examples: function
 
 
+def mean_of(losses: Tensor) -> Tensor:
+    """Losses (P, N) of each example, or (P,), to (P,)."""
+    return losses.mean(-1) if losses.dim() == 2 else losses
+
+
+def loss_of_scores(objective: Objective, labels: Tensor) -> Callable[[Tensor], Tensor]:
+    """An objective on some examples as a function of their scores on the CPU: (P, N, C) to (P,)."""
+    labels = labels.cpu()
+    return lambda scores: mean_of(check_result(objective(scores, labels), scores))
+
+
 def check_result(found: Any, scores: Tensor) -> Tensor:
     """What an objective returned, if it is losses of the scores (P, N, C): (P,) or (P, N).
 

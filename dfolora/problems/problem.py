@@ -16,7 +16,14 @@ from dfolora.models.tuned import TunedModel
 from dfolora.optimizers import Evaluation
 from dfolora.problems.answers import Answers
 from dfolora.problems.encode import PromptEncoder
-from dfolora.problems.objectives import Objective, check_result, cross_entropy, make_objective
+from dfolora.problems.objectives import (
+    Objective,
+    check_result,
+    cross_entropy,
+    loss_of_scores,
+    make_objective,
+    mean_of,
+)
 from dfolora.problems.selection import Selection
 from dfolora.seeds import seed_of
 from dfolora.task import Example
@@ -116,17 +123,13 @@ class Problem(Generic[Tuned]):
         scores = self.engine.scores(edits, batch)
         objective, labels = self.objective(batch)
         losses = check_result(objective(scores, labels), scores)
-        total = _mean(losses).cpu()
+        total = mean_of(losses).cpu()
         if wants == "losses":
             return Evaluation(total)
         example_losses = losses.float().cpu() if losses.dim() == 2 else None
         if wants != "scores":
             return Evaluation(total, example_losses=example_losses)
-
-        def loss_of_scores(found: Tensor) -> Tensor:
-            return _mean(objective(found, labels.cpu()))
-
-        return Evaluation(total, scores.float().cpu(), example_losses, loss_of_scores)
+        return Evaluation(total, scores.float().cpu(), example_losses, loss_of_scores(objective, labels))
 
     def loss(self, batch: Tensor | None = None) -> Tensor:
         """The loss of the current model, 0-dimensional float32."""
@@ -135,7 +138,7 @@ class Problem(Generic[Tuned]):
         scores = self.engine.incumbent_scores(batch)[None]
         objective, labels = self.objective(batch)
         losses = check_result(objective(scores, labels), scores)
-        return _mean(losses)[0]
+        return mean_of(losses)[0]
 
     def objective(self, batch: Tensor | None = None) -> tuple[Objective, Tensor]:
         """The objective of some examples, and their labels (n,) int64."""
@@ -146,11 +149,6 @@ class Problem(Generic[Tuned]):
     def objective_on_dev(self) -> tuple[Objective, Tensor]:
         """The objective of the dev examples, and their labels."""
         return self._objective(self.selection.dev), self.selection.labels
-
-
-def _mean(losses: Tensor) -> Tensor:
-    """(P, N) or (P,) to (P,)."""
-    return losses.mean(-1) if losses.dim() == 2 else losses
 
 
 def digest(batches: Sequence[Rows], labels: Sequence[Tensor], model: torch.nn.Module) -> str:

@@ -14,19 +14,20 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor
 
 from dfolora import log
 from dfolora.errors import UserError
 from dfolora.log import Line
 from dfolora.runs.files import file_hash, read_tensors, write_tensors, write_text
+from dfolora.runs.lock import locked
+from dfolora.runs.versions import versions_of
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import saved, tune_settings
 from dfolora.settings.methods import TuneSettings
@@ -96,7 +97,7 @@ class Run:
             raise UserError(f"resume: {str(folder)!r} is not a run folder: it has no config.yaml")
         values = read_yaml(str(path / "config.yaml"), "resume")
         values["trust_remote_code"] = False  # never because a file says so
-        lock = _locked(path)
+        lock = locked(path)
         try:
             budget = typed("budget", budget, int | None)
             settings = _settings(path, {**values, **_matching(values, objects), "output": str(path)})
@@ -234,7 +235,7 @@ def new_folder(folder: Path) -> Iterator[tuple[Path, FileLock]]:
         with _making(folder):
             shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had our number
             partial.mkdir(parents=True)
-            lock = _locked(partial)
+            lock = locked(partial)
         yield partial, lock
         with _making(folder):
             partial.replace(folder)
@@ -253,39 +254,22 @@ def _making(folder: Path) -> Iterator[None]:
 
 def environment(device: torch.device, data_checksum: str) -> dict[str, Any]:
     """Versions and device: what a number depends on besides the settings."""
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": platform.machine(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "versions": versions,
+        "versions": versions_of(_PACKAGES),
         "data_checksum": data_checksum,
     }
-
-
-def _locked(folder: Path) -> FileLock:
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise UserError(f"output: another process is writing {str(folder)!r}; wait for it or stop it") from error
-    except OSError as error:
-        raise UserError(f"output: cannot write {str(folder)!r} ({error.strerror})") from error
-    return lock
 
 
 def _remove_left_behind(folder: Path) -> None:
     """Remove unfinished folders of killed processes; a process that lives holds its lock."""
     for partial in folder.parent.glob(f"{folder.name}.partial-*"):
         try:
-            _locked(partial).release()
+            locked(partial).release()
         except UserError:
             continue
         shutil.rmtree(partial, ignore_errors=True)

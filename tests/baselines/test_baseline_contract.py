@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,14 +34,19 @@ FILES = ["config.yaml", "environment.json", "predictions.jsonl", "scores.json"]
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(capsys)
-
-
-@pytest.fixture
 def data(tmp_path: Path) -> list[str]:
     """Flags that name the small files."""
     return csv_files(tmp_path)
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> str:
+    """A folder with COPA, whose examples bring their own choices."""
+    home = tmp_path / "data" / "COPA"
+    home.mkdir(parents=True)
+    for split in ("train", "dev32", "val"):
+        (home / f"{split}.jsonl").write_text("".join(json.dumps(copa(i)) + "\n" for i in range(6)), encoding="utf-8")
+    return str(tmp_path / "data")
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -224,12 +230,8 @@ def test_demonstrations_that_do_not_fit(command: Command, data: list[str], tmp_p
 
 
 @pytest.mark.parametrize("name", ["majority", "calibrated", "logistic-regression"])
-def test_choices_and_generated_answers(name: str, command: Command, tmp_path: Path) -> None:
-    home = tmp_path / "data" / "COPA"
-    home.mkdir(parents=True)
-    for split in ("train", "dev32", "val"):
-        (home / f"{split}.jsonl").write_text("".join(json.dumps(copa(i)) + "\n" for i in range(6)), encoding="utf-8")
-    flags = ["--model", model("causal"), "--data", tmp_path / "data", "--task", "superglue/copa"]
+def test_choices_and_generated_answers(name: str, command: Command, tmp_path: Path, questions: str) -> None:
+    flags = ["--model", model("causal"), "--data", questions, "--task", "superglue/copa"]
     assert command("baseline", name, *flags) == 2
     assert "each one of 'superglue/copa' brings its own choices; use zero-shot or in-context" in command.said[-1]
     flags = ["--model", reader("llama"), "--data", squad_folder(tmp_path / "questions"), "--task", "squad"]
@@ -239,13 +241,9 @@ def test_choices_and_generated_answers(name: str, command: Command, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["zero-shot", "in-context"])
 @pytest.mark.parametrize("kind", ["masked", "causal", "seq2seq"])
-def test_choices_are_asked(name: str, kind: str, tmp_path: Path) -> None:
-    home = tmp_path / "data" / "COPA"
-    home.mkdir(parents=True)
-    for split in ("train", "dev32", "val"):
-        (home / f"{split}.jsonl").write_text("".join(json.dumps(copa(i)) + "\n" for i in range(6)), encoding="utf-8")
+def test_choices_are_asked(name: str, kind: str, tmp_path: Path, questions: str) -> None:
     out = str(tmp_path / "a")
-    scores = dfolora.baseline(name, model(kind), "superglue/copa", data=str(tmp_path / "data"), output=out)
+    scores = dfolora.baseline(name, model(kind), "superglue/copa", data=questions, output=out)
     assert 0 <= scores["tuned"]["accuracy"] <= 100
     assert len(lines(tmp_path / "a")) == 6
 
@@ -319,3 +317,14 @@ def test_a_setfit_that_does_not_go_with_transformers_is_one_line(
     assert "baseline: setfit 1.0 and transformers 5" in command.said[-1]
     assert "do not go together (cannot import name 'default_logdirs'" in command.said[-1]
     assert len(command.said) == 1
+
+
+@pytest.mark.skipif(not find_spec("setfit"), reason="setfit is not installed")
+def test_a_pickle_beside_the_model_is_not_read(data: list[str], tmp_path: Path) -> None:
+    """What setfit itself would load as the model's own head runs code when it is loaded."""
+    folder = tmp_path / "model"
+    shutil.copytree(model("encoder"), folder)
+    mark = tmp_path / "ran"
+    (folder / "model_head.pkl").write_bytes(f"cbuiltins\nopen\n(V{mark}\nVw\ntR.".encode())
+    dfolora.baseline("setfit", str(folder), **given(data), output=str(tmp_path / "out"))
+    assert not mark.exists()

@@ -23,7 +23,7 @@ from dfolora.log import Line, Step, checksum, finite
 from dfolora.methods.method import Method
 from dfolora.methods.tangent.part import LENGTHS, Loss, Part, Sides, ignores_a_common_shift, no_updates
 from dfolora.models.adapter import Adapter
-from dfolora.problems.objectives import Objective, check_result
+from dfolora.problems.objectives import loss_of_scores
 from dfolora.problems.problem import Problem
 from dfolora.seeds import seed_of
 
@@ -82,7 +82,10 @@ class Tangent(Method[Problem[Adapter]]):
         problem.check_base()
         self.modules = {name: module for layer in self.adapter.layers for name, module in layer.modules.items()}
         dev = ShiftEngine(self.adapter, problem.selection.rows, problem.engine.chunk_tokens)
-        self.sets = [(problem.engine, _loss(*problem.objective())), (dev, _loss(*problem.objective_on_dev()))]
+        self.sets = [
+            (problem.engine, loss_of_scores(*problem.objective())),
+            (dev, loss_of_scores(*problem.objective_on_dev())),
+        ]
         self.parts = [
             self._part(number, engine, loss, directions, seed)
             for number, (engine, loss) in enumerate(self.sets[: 2 if halves else 1])
@@ -310,16 +313,6 @@ class Tangent(Method[Problem[Adapter]]):
             started[-1].start()
         for engine, _ in self.sets:
             engine.reset_counts()
-
-
-def _loss(objective: Objective, labels: Tensor) -> Loss:
-    labels = labels.cpu()
-
-    def loss(scores: Tensor) -> Tensor:
-        losses = check_result(objective(scores, labels), scores)
-        return losses.mean(-1) if losses.dim() == 2 else losses
-
-    return loss
 
 
 def _calibrated(unseen: list[tuple[Loss, Tensor]]) -> float:
