@@ -118,6 +118,8 @@ def test_what_will_not_pass_is_not_tried_again(stub: Stub, waits: Waits, failure
         (said([{"type": "reasoning", "text": "hm"}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]),
          "ab", "stop", 2),
         (said("cut o", finish="length"), "cut o", "length", 2),
+        (said("<think>\nhm, END\n</think>\n\n7"), "7", "stop", 2),
+        (said("<think>and so on", finish="length"), "", "length", 2),
         (said("plain", usage=None), "plain", "stop", None),
         (said("one END two", finish="length"), "one ", "stop", 2),
     ],
