@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import torch
@@ -64,8 +64,8 @@ def examples_of(count: int, tokens: int) -> list[dfolora.Example]:
 class Measured(ray_crew.RayCrew):
     """A crew that weighs what is said."""
 
-    down: list[int] = []
-    up: list[int] = []
+    down: ClassVar[list[int]] = []
+    up: ClassVar[list[int]] = []
 
     def send(self, worker: int, order: Order) -> None:
         self.down.append(len(pickle.dumps(order, protocol=5)))

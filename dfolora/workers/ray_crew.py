@@ -59,6 +59,11 @@ def check(address: str) -> None:
         raise _no_cluster(address, f"what is there has not answered as Ray for {CONNECT_SECONDS} seconds") from error
     if tried.returncode:
         said = tried.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        if any("AuthenticationError" in line for line in said):
+            raise UserError(
+                f"ray_address: the cluster at {address!r} asks for a token; set RAY_AUTH_MODE=token, and have its file "
+                "~/.ray/auth_token on every machine"
+            )
         raise _no_cluster(address, said[-1])
 
 
@@ -142,7 +147,7 @@ class RayCrew(Crew):
         if task in self.starting:
             self.starting.clear()  # one is there: the others may come when they come
             return None
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _check_start(self) -> None:
         if len(self.starting) == self.size and time.monotonic() > min(self.starting.values()) + START_SECONDS:
