@@ -144,10 +144,11 @@ class RayCrew(Crew):
             return Failed(error.cause if isinstance(error.cause, UserError) else error)
         except RayError as error:
             return Died((str(error).strip() or type(error).__name__).splitlines()[0][:100].rstrip("."))
-        if task in self.starting:
-            self.starting.clear()  # one is there: the others may come when they come
+        if isinstance(found, str):  # its host: one is there, the others may come when they come
+            self.starting.clear()
             return None
-        return found
+        report: Report = found
+        return report
 
     def _check_start(self) -> None:
         if len(self.starting) == self.size and time.monotonic() > min(self.starting.values()) + START_SECONDS:
