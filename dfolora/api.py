@@ -19,6 +19,7 @@ from dfolora.models.bare import Bare
 from dfolora.models.tuned import TunedModel
 from dfolora.opening import (
     check_examples,
+    check_workers,
     open_method,
     open_model,
     open_problem,
@@ -143,6 +144,7 @@ def problem(model: Any = "", task: Any = "", **options: Any) -> AdapterProblem:
     settings = run_settings(**{"method": "search", **named, **options})
     if not isinstance(settings, SearchSettings):
         raise UserError(f"method: a problem is for search, not for {settings.method}")
+    check_workers(settings)
     opened, examples = open_task(settings)
     train, dev = examples("train"), examples("dev")
     check_examples(opened, train)
@@ -152,6 +154,7 @@ def problem(model: Any = "", task: Any = "", **options: Any) -> AdapterProblem:
 
 
 def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
+    check_workers(settings)
     opened, examples = open_task(settings)
     if settings.reward is not None and settings.objective == "cross-entropy":
         settings = dataclasses.replace(settings, objective="metric")

@@ -106,9 +106,26 @@ class SubspaceSettings(TuneSettings):
         group=RUN,
         choices=("incumbent", "sample"),
     )
+    workers: int = option(
+        0,
+        "processes that score candidates, by Ray; 0: this one alone, or all that a cluster has room for",
+        group=RUN,
+        least=0,
+    )
+    ray_address: str = option("", "cluster that `ray start` began, such as 10.0.0.1:6379; nothing: here", group=RUN)
+    slice_size: int | None = option(
+        None, "candidates that a worker takes at once; nothing: a sixteenth of the population", group=RUN, least=1
+    )
+
+    @property
+    def uses_workers(self) -> bool:
+        """Whether other processes score the candidates."""
+        return bool(self.workers or self.ray_address)
 
     def check(self) -> None:
         super().check()
+        if self.uses_workers and not isinstance(self.model, str):
+            raise UserError("workers: they load the model anew, so that it must be a hub id or a folder")
         from dfolora.subspaces import subspace_options
 
         declared = subspace_options(self.subspace)
