@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dfolora.runs.listener import Listener
     from dfolora.subspaces import Subspace
     from dfolora.task import Example, Prompt, Task
+    from dfolora.tools.merge import merge
 
 __version__ = "0.2.0"
 
@@ -30,6 +31,7 @@ _PLACES = {
     "Baseline": "baselines.base",
     "compare": "comparison.compare",
     "register": "registration",
+    "merge": "tools.merge",
     "load_model": "models.load:load",
     "Run": "runs.folder",
     "Listener": "runs.listener",
@@ -54,6 +56,7 @@ __all__ = [
     "compare",
     "evaluate",
     "load_model",
+    "merge",
     "problem",
     "register",
     "tune",

@@ -22,10 +22,12 @@ from dfolora.settings.model import BenchSettings, EvaluateSettings
 from dfolora.settings.options import Options, flag
 from dfolora.settings.presets import PRESETS
 from dfolora.settings.yaml_file import read_yaml
+from dfolora.tools import command as tools
 
 SYNTHETIC = (
     "The demo's language is synthetic: its sentences come from a grammar in this package, its model was trained on it."
 )
+ROOMS = (comparison, tools)  # that bring commands of their own
 LISTS = {
     "tasks": "list the tasks",
     "optimizers": "list the optimizers",
@@ -61,10 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _option_names(argv: list[str]) -> set[str]:
     """Names of options: those of every command, those that a preset brings, and what was given as a flag."""
-    kinds = (*METHODS.values(), EvaluateSettings, BenchSettings, BaselineSettings, *comparison.KINDS.values())
+    kinds = [*METHODS.values(), EvaluateSettings, BenchSettings, BaselineSettings]
+    kinds += [kind for room in ROOMS for kind in room.KINDS.values()]
     names = {"method", "preset", "resume", "config"} | {name for values in PRESETS.values() for name in values}
     names |= {field.name for kind in kinds for field in dataclasses.fields(kind)} | set(_own_options(argv))
-    names.discard("baseline")  # the command's first word
+    names -= {"baseline", *tools.WORDS.get("".join(argv[:1]), ())}  # which are given without a flag
     return names | {word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
 
 
@@ -86,9 +89,10 @@ def _run(argv: list[str]) -> int:
     if rest:
         raise _stranger(rest[0], command, argv)
     as_json = values.pop("json")
-    if command in comparison.KINDS:
-        signal.signal(signal.SIGTERM, _terminate)
-        return comparison.run(command, values, as_json, argv)
+    for room in ROOMS:
+        if command in room.KINDS:
+            signal.signal(signal.SIGTERM, _terminate)
+            return room.run(command, values, as_json, argv)
     runs = {"tune": _tune, "evaluate": _evaluate, "baseline": _baseline, "bench": _bench, "task": _task}
     run = runs.get(command)
     return run(values, as_json) if run else _list(command, as_json)
@@ -135,7 +139,8 @@ def _parser(argv: list[str]) -> Parser:
     bench = add("bench", "measure how fast a population is scored, in units of plain inference")
     bench.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
     add_settings(bench, BenchSettings)
-    comparison.add_commands(add)
+    for room in ROOMS:
+        room.add_commands(add)
     add("task", "what one task is").add_argument("name", metavar="NAME", help="see `dfolora tasks`")
     for name, text in LISTS.items():
         add(name, text)
@@ -198,9 +203,8 @@ def _stranger(word: str, command: str, argv: list[str]) -> UserError:
         if not str(error).startswith("option:"):
             return error
         return unknown("flag", name, map(flag, {*_known(kind, chosen), "config", "resume", "json"}))
-    kinds = {
-        "evaluate": EvaluateSettings, "bench": BenchSettings, "baseline": BaselineSettings, **comparison.KINDS
-    }  # fmt: skip
+    kinds: dict[str, Any] = {"evaluate": EvaluateSettings, "bench": BenchSettings, "baseline": BaselineSettings}
+    kinds |= {name: kind for room in ROOMS for name, kind in room.KINDS.items()}
     known = {flag(field.name) for field in dataclasses.fields(kinds[command])} if command in kinds else {"--json"}
     known |= set(map(flag, _own_options(argv)))
     return unknown("flag", name, known)
