@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dfolora.runs.listener import Listener
     from dfolora.subspaces import Subspace
     from dfolora.task import Example, Prompt, Task
+    from dfolora.tools.lm_eval import export
     from dfolora.tools.merge import merge
 
 __version__ = "0.2.0"
@@ -31,6 +32,7 @@ _PLACES = {
     "Baseline": "baselines.base",
     "compare": "comparison.compare",
     "register": "registration",
+    "export": "tools.lm_eval",
     "merge": "tools.merge",
     "load_model": "models.load:load",
     "Run": "runs.folder",
@@ -55,6 +57,7 @@ __all__ = [
     "baseline",
     "compare",
     "evaluate",
+    "export",
     "load_model",
     "merge",
     "problem",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from dfolora.runs import description
 from dfolora.runs.card import model_card
 from dfolora.runs.files import write_text
 from dfolora.runs.folder import Run
-from dfolora.runs.listener import Listener
+from dfolora.runs.listener import Listener, one_listener
 from dfolora.settings.build import settings as settings_of
 from dfolora.settings.methods import FullParameterSettings, SearchSettings, TuneSettings
 from dfolora.settings.model import EvaluateSettings
@@ -46,7 +47,7 @@ def tune(
     task: Any = "",
     *,
     resume: str | Path | None = None,
-    listener: Listener | None = None,
+    listener: Listener | Sequence[Listener] | None = None,
     **options: Any,
 ) -> Run:
     """Tune a model for a task, save the adapter, and score it against the untuned model.
@@ -56,7 +57,7 @@ def tune(
         task: name, or a ``Task``; nothing: the demo.
         resume: folder of a run to go on with. Everything comes from there; ``budget`` may be raised, and what was given
             as an object must be given again.
-        listener: told how the run gets on.
+        listener: told how the run gets on, and may ask it to end; one or several.
         options: any option of ``dfolora tune``: ``method``, ``preset``, ``optimizer`` (name, class, factory or
             instance), ``subspace`` (name or class), ``objective`` (name or function of scores and labels), ``reward``
             (function of generated texts and their examples), ``budget``, ``output``, ... See docs/reference.md.
@@ -67,15 +68,19 @@ def tune(
     Raises:
         UserError: whatever was given that cannot work; the run folder is made once all of it is checked.
     """
-    listener = listener or Listener()
+    told = one_listener(listener)
     named = {name: value for name, value in (("model", model), ("task", task)) if value}
     if resume is not None:
         run = Run.open(resume, options.pop("budget", None), **named, **options)
         try:
-            return _tune(run.settings, run, listener)
+            return _tune(run.settings, run, told)
         finally:
             run.close()
-    return _tune(run_settings(**named, **options), None, listener)
+            told.closed()
+    try:
+        return _tune(run_settings(**named, **options), None, told)
+    finally:
+        told.closed()
 
 
 def evaluate(model: Any = "", task: Any = "", *, listener: Listener | None = None, **options: Any) -> dict[str, Any]:
@@ -185,6 +190,7 @@ def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
         else:
             _finish_adapter(run, method.problem.adapter, encoder, test, scores, listener)
         run.save_scores(scores)
+        listener.finished(run)
     finally:
         run.close()
     return run
@@ -223,6 +229,7 @@ def _scores(method: Any, run: Run, last: Line, task: Task, examples: dict[str, l
         "dev_tuned": best.dev["metrics"] if best.dev else {},
         "dev_loss": best.dev["loss"] if best.dev else None,
         "selected_at": best.evaluations,
+        "ended": last.ended,
         "examples": {split: len(each) for split, each in examples.items()},
         "run": str(run.folder),
         "model_folder" if settings.method == "full-parameter" else "adapter": run.adapter,

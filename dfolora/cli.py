@@ -27,6 +27,7 @@ from dfolora.tools import command as tools
 SYNTHETIC = (
     "The demo's language is synthetic: its sentences come from a grammar in this package, its model was trained on it."
 )
+FREE = ("budget", "trust_remote_code", "device", "stop_at", "patience")  # what may stand beside --resume
 ROOMS = (comparison, tools)  # that bring commands of their own
 LISTS = {
     "tasks": "list the tasks",
@@ -239,7 +240,7 @@ def _tune(values: dict[str, Any], as_json: bool) -> int:
 
     resume = values.pop("resume")
     values = _values(values)
-    if resume and (extra := [flag(name) for name in values if name not in ("budget", "trust_remote_code", "device")]):
+    if resume and (extra := [flag(name) for name in values if name not in FREE]):
         raise UserError(f"resume: everything comes from {resume}/config.yaml; leave out {', '.join(extra)}")
     signal.signal(signal.SIGTERM, _terminate)
     with Display() as display:

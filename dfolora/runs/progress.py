@@ -77,6 +77,9 @@ class Display(Listener):
         self._stop()
         self._print("interrupted" + (f"; go on with: dfolora tune --resume {self.run.folder}" if self.run else ""))
 
+    def ended(self, line: Line) -> None:
+        self._print(f"ended after {line.evaluations} evaluations: {line.ended}")
+
     def progress(self, line: Line, best: Line) -> None:
         assert self.run is not None, "a run starts before it gets on"
         budget = self.run.settings.evaluations
