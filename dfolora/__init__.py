@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from dfolora.optimizers import Optimizer
     from dfolora.registration import register
     from dfolora.runs.folder import Run
+    from dfolora.runs.hub import push
     from dfolora.runs.listener import Listener
+    from dfolora.runs.trackers import Tracker
     from dfolora.subspaces import Subspace
     from dfolora.task import Example, Prompt, Task
     from dfolora.tools.lm_eval import export
@@ -36,7 +38,9 @@ _PLACES = {
     "merge": "tools.merge",
     "load_model": "models.load:load",
     "Run": "runs.folder",
+    "push": "runs.hub",
     "Listener": "runs.listener",
+    "Tracker": "runs.trackers",
     "Task": "task",
     "Example": "task",
     "Prompt": "task",
@@ -53,6 +57,7 @@ __all__ = [
     "Run",
     "Subspace",
     "Task",
+    "Tracker",
     "UserError",
     "baseline",
     "compare",
@@ -61,6 +66,7 @@ __all__ = [
     "load_model",
     "merge",
     "problem",
+    "push",
     "register",
     "tune",
 ]

@@ -35,7 +35,9 @@ from dfolora.runs import description
 from dfolora.runs.card import model_card
 from dfolora.runs.files import write_text
 from dfolora.runs.folder import Run
+from dfolora.runs.hub import check_push, push
 from dfolora.runs.listener import Listener, one_listener
+from dfolora.runs.trackers import with_trackers
 from dfolora.settings.build import settings as settings_of
 from dfolora.settings.methods import FullParameterSettings, SearchSettings, TuneSettings
 from dfolora.settings.model import EvaluateSettings
@@ -68,19 +70,23 @@ def tune(
     Raises:
         UserError: whatever was given that cannot work; the run folder is made once all of it is checked.
     """
-    told = one_listener(listener)
     named = {name: value for name, value in (("model", model), ("task", task)) if value}
-    if resume is not None:
-        run = Run.open(resume, options.pop("budget", None), **named, **options)
-        try:
-            return _tune(run.settings, run, told)
-        finally:
-            run.close()
-            told.closed()
+    run = None if resume is None else Run.open(resume, options.pop("budget", None), **named, **options)
     try:
-        return _tune(run_settings(**named, **options), None, told)
+        settings = run_settings(**named, **options) if run is None else run.settings
+        told = with_trackers(one_listener(listener), settings.track)
+        if settings.push_to_hub:
+            check_push(settings.push_to_hub)
+        try:
+            run = _tune(settings, run, told)
+        finally:
+            told.closed()
     finally:
-        told.closed()
+        if run is not None:
+            run.close()
+    if settings.push_to_hub:
+        push(run.adapter, settings.push_to_hub)
+    return run
 
 
 def evaluate(model: Any = "", task: Any = "", *, listener: Listener | None = None, **options: Any) -> dict[str, Any]:
@@ -178,7 +184,7 @@ def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
         run = Run.create(settings, language_model.device, checksum, measured)
     listener.started(run, method.remark())
     try:
-        last = _to_the_end(method, run, encoder, opened, listener)
+        last = _to_the_end(method, run, encoder, opened, listener, len(test))
         scores = _scores(method, run, last, opened, {"train": train, "dev": dev, settings.test_split: test})
         if isinstance(method, AllWeights):
             chosen = method.chosen
@@ -196,10 +202,10 @@ def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
     return run
 
 
-def _to_the_end(method: Any, run: Run, encoder: PromptEncoder, task: Task, listener: Listener) -> Line:
+def _to_the_end(method: Any, run: Run, encoder: PromptEncoder, task: Task, listener: Listener, tests: int) -> Line:
     """Run the method; save the best adapter so far when it is interrupted."""
     try:
-        return run_method(method, run, listener)
+        return run_method(method, run, listener, tests)
     except KeyboardInterrupt:
         if not isinstance(method, AllWeights):
             _save(run, method.problem.adapter, encoder, f"# Stopped early: the best adapter so far for {task.name}\n")

@@ -27,7 +27,8 @@ from dfolora.tools import command as tools
 SYNTHETIC = (
     "The demo's language is synthetic: its sentences come from a grammar in this package, its model was trained on it."
 )
-FREE = ("budget", "trust_remote_code", "device", "stop_at", "patience")  # what may stand beside --resume
+# What may stand beside --resume.
+FREE = ("budget", "trust_remote_code", "device", "stop_at", "patience", "track", "push_to_hub")
 ROOMS = (comparison, tools)  # that bring commands of their own
 LISTS = {
     "tasks": "list the tasks",
@@ -93,7 +94,7 @@ def _run(argv: list[str]) -> int:
     for room in ROOMS:
         if command in room.KINDS:
             signal.signal(signal.SIGTERM, _terminate)
-            return room.run(command, values, as_json, argv)
+            return room.run(command, _values(values) if command == "info" else values, as_json, argv)
     runs = {"tune": _tune, "evaluate": _evaluate, "baseline": _baseline, "bench": _bench, "task": _task}
     run = runs.get(command)
     return run(values, as_json) if run else _list(command, as_json)
@@ -104,11 +105,13 @@ def _parser(argv: list[str]) -> Parser:
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
+    made: dict[str, Parser] = {}
+
     def add(name: str, text: str, more: str = "") -> Parser:
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}".strip())
         command.add_argument("--json", action="store_true", help="print one JSON object on standard output")
         assert isinstance(command, Parser), "subparsers are of their parent's class"
-        return command
+        return made.setdefault(name, command)
 
     tune = add(
         "tune",
@@ -120,9 +123,6 @@ def _parser(argv: list[str]) -> Parser:
     tune.add_argument("--resume", metavar="RUN", help="go on with a run folder; with --budget, beyond its end")
     tune.add_argument("--method", metavar="NAME", default=argparse.SUPPRESS, help=f"{', '.join(METHODS)}")
     tune.add_argument("--preset", metavar="NAME", default=argparse.SUPPRESS, help="a paper's settings: dfolora presets")
-    if argv[:1] == ["tune"]:
-        kind, chosen = _asked(argv)
-        add_settings(tune, kind, {name: option for name, (_, option) in declared_options(kind, chosen).items()})
     evaluate = add(
         "evaluate", "score a saved adapter, a finished run, or a model as it is", "Example: dfolora evaluate runs/RUN"
     )
@@ -142,6 +142,10 @@ def _parser(argv: list[str]) -> Parser:
     add_settings(bench, BenchSettings)
     for room in ROOMS:
         room.add_commands(add)
+    if argv[:1] in (["tune"], ["info"]):
+        kind, chosen = _asked(argv)
+        options = {name: option for name, (_, option) in declared_options(kind, chosen).items()}
+        add_settings(made[argv[0]], kind, options)
     add("task", "what one task is").add_argument("name", metavar="NAME", help="see `dfolora tasks`")
     for name, text in LISTS.items():
         add(name, text)
@@ -198,7 +202,7 @@ def _stranger(word: str, command: str, argv: list[str]) -> UserError:
     name = word.split("=")[0]
     if not name.startswith("--"):
         return UserError(f"{name!r} is one word too many; see `dfolora {command} --help`")
-    if command == "tune":
+    if command in ("tune", "info"):
         kind, chosen = _asked(argv)
         error = refusal(name[2:].replace("-", "_"), kind, chosen)
         if not str(error).startswith("option:"):

@@ -9,10 +9,11 @@ from dfolora.log import Line
 from dfolora.methods.method import Method
 from dfolora.runs.ending import Ending
 from dfolora.runs.folder import Run
+from dfolora.runs.forecast import early_forecast
 from dfolora.runs.listener import Listener
 
 
-def run_method(method: Method[Any], run: Run, listener: Listener | None = None) -> Line:
+def run_method(method: Method[Any], run: Run, listener: Listener | None = None, tests: int = 0) -> Line:
     """Replay the log, go on until the budget is spent, then load the adapter that did best on the dev set.
 
     ``stop_at``, ``patience`` and listeners may end it earlier; the last line's ``ended`` says so.
@@ -21,6 +22,7 @@ def run_method(method: Method[Any], run: Run, listener: Listener | None = None) 
         method: what a step is.
         run: its folder.
         listener: told of every step, which may ask to end.
+        tests: examples that are going to be scored after it, for the forecast.
 
     Returns:
         The last line of the log.
@@ -36,6 +38,7 @@ def run_method(method: Method[Any], run: Run, listener: Listener | None = None) 
             line = _go_to_end_of_log(method, run, ending)
             if not run.lines:
                 ending.reason = listener.progress(line, selection.best) or ending.reason
+            told = _tell_forecast(method, line, tests, listener)
             while line.evaluations + method.size <= budget and not (ending.reason or method.is_stuck(line)):
                 started = time.perf_counter()
                 step = method.step(line)
@@ -48,12 +51,21 @@ def run_method(method: Method[Any], run: Run, listener: Listener | None = None) 
                 if due and method.keeps_state:
                     run.save_state(method.state(), line.generation)
                 ending.reason = listener.progress(line, selection.best) or ending.reason
+                told = told or _tell_forecast(method, line, tests, listener)
     finally:
         selection.restore()
     if ending.reason:
         line.ended = ending.reason
         listener.ended(line)
     return line
+
+
+def _tell_forecast(method: Method[Any], line: Line, tests: int, listener: Listener) -> bool:
+    """Tell what the rest will cost; returns whether that is settled: a method may need a step to know it."""
+    expected = early_forecast(method, line, tests)
+    if expected is not None:
+        listener.forecast(expected)
+    return expected is not None or line.generation > 0
 
 
 def _go_to_end_of_log(method: Method[Any], run: Run, ending: Ending) -> Line:

@@ -16,7 +16,7 @@ from dfolora.log import Line
 from dfolora.runs.ending import Ending
 
 LOOKS = [*SMALL, "--dev-every", "4", "--selection", "sample", "--sigma", "2", "--budget", "40"]
-FULL = ["--method", "full-parameter", "--budget", "40", "--lr", "0.01", "--sigma", "0.001", "--dev-every", "4"]
+FULL = ["--method", "full-parameter", "--budget", "24", "--lr", "0.01", "--sigma", "0.001", "--dev-every", "4"]
 METHODS = {"search": LOOKS, "first-order": FIRST_ORDER, "full-parameter": FULL}
 
 

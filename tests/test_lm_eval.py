@@ -37,7 +37,7 @@ Reader.add_constructor("!function", lambda reader, node: node.value)
 def read(folder: Path, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What a task file says, and its lines."""
     lines = (folder / f"{name}.jsonl").read_text("utf-8").splitlines()
-    return yaml.load((folder / f"{name}.yaml").read_text("utf-8"), Reader), [json.loads(line) for line in lines]  # noqa: S506
+    return yaml.load((folder / f"{name}.yaml").read_text("utf-8"), Reader), [json.loads(line) for line in lines]
 
 
 def rendered(template: str, line: dict[str, Any]) -> str:
@@ -66,7 +66,7 @@ def test_the_prompt_is_ours_to_the_letter(template: str) -> None:
     examples = [Example({"text": text, "a b": "why?", "label": "x"}, i % 2) for i, text in enumerate(texts)]
     encoder, examples = own(template, examples)
     files = task_files(encoder, examples)
-    says = yaml.load(files["dfolora_own.yaml"], Reader)  # noqa: S506
+    says = yaml.load(files["dfolora_own.yaml"], Reader)
     lines = [json.loads(line) for line in files["dfolora_own.jsonl"].splitlines()]
     assert [rendered(says["doc_to_text"], line) for line in lines] == encoder.texts(examples)
     assert [line["label"] for line in lines] == [0, 1, 0, 1]

@@ -7,6 +7,7 @@ DFO-LoRA (``selection: sample``) only a better metric counts, and the base model
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 
 from dfolora.engine import Engine
@@ -35,6 +36,7 @@ class Selection:
         best: the line of the log whose adapter is kept.
         state: that adapter.
         base: the base model's metrics.
+        seconds: what the last look has taken; 0: there was none.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Selection:
         self.best = Line()
         self.state: list[Factors] = adapter.state()
         self.base: Metrics = {}
+        self.seconds = 0.0
 
     def begin(self, line: Line) -> None:
         """Start from the base model: score it on the dev set, unless line 0 of the log has the result."""
@@ -74,6 +77,7 @@ class Selection:
 
     def measure(self, line: Line) -> None:
         """Score the current adapter on the dev set and write the result into a line."""
+        started = time.perf_counter()
         scores = self.engine.incumbent_scores()
         loss = finite(self.loss(scores[None], self.labels).mean(-1))[0]
         if self.answers is None:
@@ -88,6 +92,7 @@ class Selection:
         line.dev = {"metrics": metrics, "main": main, "loss": loss}
         line.dev_token_layers += self.engine.token_layers
         self.engine.reset_counts()
+        self.seconds = time.perf_counter() - started
 
     def is_better(self, line: Line) -> bool:
         """Whether a line's dev result is better than the best so far."""

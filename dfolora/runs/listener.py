@@ -10,6 +10,7 @@ from dfolora.log import Line
 
 if TYPE_CHECKING:
     from dfolora.runs.folder import Run
+    from dfolora.runs.forecast import Forecast
 
 
 class Listener:
@@ -23,6 +24,9 @@ class Listener:
 
     def started(self, run: Run, remark: str = "") -> None:
         """The run folder exists and the search begins; ``remark`` is what the user should know of it, if anything."""
+
+    def forecast(self, forecast: Forecast) -> None:
+        """What the rest of the run is going to cost; not of a run that is over in a few seconds."""
 
     def progress(self, line: Line, best: Line) -> str | None:
         """A step is in the log.
@@ -59,6 +63,10 @@ class Listeners(Listener):
     def started(self, run: Run, remark: str = "") -> None:
         for each in self.listeners:
             each.started(run, remark)
+
+    def forecast(self, forecast: Forecast) -> None:
+        for each in self.listeners:
+            each.forecast(forecast)
 
     def progress(self, line: Line, best: Line) -> str | None:
         reasons = [each.progress(line, best) for each in self.listeners]

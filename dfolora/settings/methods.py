@@ -41,7 +41,16 @@ class TuneSettings(ModelSettings):
         "", "dev score in percent at which the run ends, or loss=X: a dev loss; nothing: by the budget alone", group=RUN
     )
     patience: int | None = option(
-        None, "looks at the dev set without a better one after which the run ends; nothing: no limit", group=RUN, least=1
+        None,
+        "looks at the dev set without a better one after which the run ends; nothing: no limit",
+        group=RUN,
+        least=1,
+    )
+    track: Any = option("", "where to follow the run: tensorboard, wandb, trackio, separated by commas", group=RUN)
+    push_to_hub: str = option(
+        "",
+        "repository on the Hugging Face Hub for the adapter and its card, such as me/reviews; token in HF_TOKEN",
+        group=RUN,
     )
     test_split: str = option(
         "test", "scored at the end: test, dev (which selection saw) or none", group=RUN, choices=("test", "dev", "none")

@@ -24,12 +24,17 @@ class MergeSettings(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PushSettings(Options):
+    """Options of ``push``."""
+
+    private: bool = option(False, "make a repository that only its owner sees", group="Run")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportSettings(ModelSettings):
     """Options of ``export``."""
 
     lm_eval: str = option("", "folder for task files of lm-evaluation-harness", group="Run")
-    tasks: Any = option(
-        "", "names separated by commas, or all; nothing: the run's own task", group=DATA
-    )
+    tasks: Any = option("", "names separated by commas, or all; nothing: the run's own task", group=DATA)
     adapter: str = option("", "folder of a saved adapter or of a run, whose model and prompt are taken", group=MODEL)
     split: str = option("test", "train, dev (dev32) or test (val)", group=DATA)

@@ -171,7 +171,9 @@ def task_files(encoder: PromptEncoder, examples: Sequence[Example]) -> dict[str,
         for fields, more in rows
     )
     text = yaml.dump(values, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=1000)
-    about = f"# {task.name}, as dfolora asks it: {task.about or 'data of your own'}\n".replace("\n", " ").rstrip() + "\n"
+    about = (
+        f"# {task.name}, as dfolora asks it: {task.about or 'data of your own'}\n".replace("\n", " ").rstrip() + "\n"
+    )
     return {f"{name}.yaml": about + text, f"{name}.jsonl": "".join(line + "\n" for line in lines)}
 
 

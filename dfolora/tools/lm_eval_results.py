@@ -1,4 +1,4 @@
-"""What the task files beside this one need: their examples, and how results are read. It is copied into their folder."""
+"""What the task files beside this one need: their examples, and how results are read. Copied into their folder."""
 
 import json
 import re
@@ -17,7 +17,7 @@ def rows(file, **_):
 
 def choice(doc, results):
     """Accuracy where an example brings its choices: the one of the highest mean log-probability per token wins."""
-    scores = [log_probability / count for (log_probability, _), count in zip(results, doc["tokens"])]
+    scores = [log_probability / count for (log_probability, _), count in zip(results, doc["tokens"], strict=True)]
     best = scores.index(max(scores))
     return {"acc": float(doc["classes"][best] in doc["right"])}
 

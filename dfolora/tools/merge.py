@@ -31,9 +31,9 @@ def merge(adapter: str | Path, output: str | Path, **options: Any) -> dict[str, 
         options: those of ``dfolora merge``: ``model``, ``dtype``, ``trust_remote_code``.
 
     Returns:
-        ``model, adapter, output, dtype, modules`` (how many linear maps changed), ``parameters``, and ``rounding``: what
-        the number format costs, as a share of what the adapter changes: |round(W + B A) - (W + B A)| / |B A| over all
-        changed weights, both Frobenius norms.
+        ``model, adapter, output, dtype, modules`` (how many linear maps changed), ``parameters``, and ``rounding``:
+        what the number format costs, as a share of what the adapter changes: |round(W + B A) - (W + B A)| / |B A| over
+        all changed weights, both Frobenius norms.
 
     Raises:
         UserError: no adapter or no base model there, a quantised one, an output that holds something already.
@@ -45,7 +45,9 @@ def merge(adapter: str | Path, output: str | Path, **options: Any) -> dict[str, 
     source = str(Path(adapter).expanduser())
     known = description.complete({"adapter": source, **({"model": chosen.model} if chosen.model else {})})
     if not known.get("adapter"):
-        raise UserError(f"adapter: the run {str(adapter)!r} tuned all weights; its folder model/ is a plain model already")
+        raise UserError(
+            f"adapter: the run {str(adapter)!r} tuned all weights; its folder model/ is a plain model already"
+        )
     if not known.get("model"):
         raise UserError(f"model: the adapter {str(adapter)!r} does not name its base model; give it as model")
     if bits := _quantised_in(Path(known["adapter"])):
@@ -111,7 +113,8 @@ def _card(language_model: models.LanguageModel) -> str:
         [
             "---", head.rstrip(), "---",
             f"# {language_model.name}, with an adapter merged in", "",
-            "Made by `dfolora merge`. transformers alone loads it:", "", "```python", f"from transformers import {name}", "",
+            "Made by `dfolora merge`. transformers alone loads it:", "",
+            "```python", f"from transformers import {name}", "",
             f"model = {name}.from_pretrained('this folder')", "```", "",
         ]
     )  # fmt: skip
