@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dfolora.runs.trackers import Tracker
     from dfolora.subspaces import Subspace
     from dfolora.task import Example, Prompt, Task
+    from dfolora.tools.info import info
     from dfolora.tools.lm_eval import export
     from dfolora.tools.merge import merge
 
@@ -35,6 +36,7 @@ _PLACES = {
     "compare": "comparison.compare",
     "register": "registration",
     "export": "tools.lm_eval",
+    "info": "tools.info",
     "merge": "tools.merge",
     "load_model": "models.load:load",
     "Run": "runs.folder",
@@ -63,6 +65,7 @@ __all__ = [
     "compare",
     "evaluate",
     "export",
+    "info",
     "load_model",
     "merge",
     "problem",

@@ -103,7 +103,7 @@ def test_a_missing_package_or_name_is_told_before_the_search(
     monkeypatch.setattr(find, lambda name, *_: None)
     for name, message in (
         ("wandb", "--track: wandb needs a package that is not installed; pip install wandb"),
-        ("tensorbord", "did you mean 'tensorboard'?"),
+        ("tensorbord", "--track: unknown 'tensorbord'; did you mean 'tensorboard'?"),
     ):
         output = tmp_path / name
         assert command("tune", *tune.flags("--track", name), "--output", output) == 2

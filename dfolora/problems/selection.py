@@ -36,7 +36,7 @@ class Selection:
         best: the line of the log whose adapter is kept.
         state: that adapter.
         base: the base model's metrics.
-        seconds: what the last look has taken; 0: there was none.
+        seconds: what the forwards of the last look have taken; 0: there was none.
     """
 
     def __init__(
@@ -80,10 +80,11 @@ class Selection:
         started = time.perf_counter()
         scores = self.engine.incumbent_scores()
         loss = finite(self.loss(scores[None], self.labels).mean(-1))[0]
-        if self.answers is None:
+        answers = self.answers.incumbent() if self.answers else None
+        self.seconds = time.perf_counter() - started
+        if answers is None:
             metrics = self.task.measure(self.dev, scores.argmax(-1).tolist())
         else:
-            answers = self.answers.incumbent()
             metrics = self.task.measure(self.dev, answers.texts)
             loss = None if answers.broken else loss
         main = self.task.main(metrics)
@@ -92,7 +93,6 @@ class Selection:
         line.dev = {"metrics": metrics, "main": main, "loss": loss}
         line.dev_token_layers += self.engine.token_layers
         self.engine.reset_counts()
-        self.seconds = time.perf_counter() - started
 
     def is_better(self, line: Line) -> bool:
         """Whether a line's dev result is better than the best so far."""

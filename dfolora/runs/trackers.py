@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 
-from dfolora.errors import UserError
+from dfolora.errors import UserError, unknown
 from dfolora.log import Line
 from dfolora.registry import Registry
 from dfolora.runs.listener import Listener, Listeners
@@ -181,6 +181,8 @@ def with_trackers(listener: Listener, track: Any) -> Listener:
 
 
 def _tracker(named: Any) -> Tracker:
+    if isinstance(named, str) and named not in REGISTRY.names():
+        raise unknown("track", named, REGISTRY.names())
     kind = REGISTRY.get(named) if isinstance(named, str) else named
     if isinstance(kind, type) and issubclass(kind, Tracker):
         if kind.package and importlib.util.find_spec(kind.package) is None:
