@@ -48,8 +48,8 @@ def export(run: str | Path | Any = "", *, lm_eval: str | Path, **options: Any) -
     """Write tasks for lm-evaluation-harness, with the prompts that this library asks a causal model.
 
     Args:
-        run: folder of a run or of its adapter, whose model, task and prompt are taken; '': name them by options.
-        lm_eval: folder that is made, for ``lm_eval --include_path``; it appears whole or not at all.
+        run: a ``Run``, its folder, or that of an adapter: model, task and prompt are its; '': name them by options.
+        lm_eval: folder that is made, for ``lm_eval --include_path``; whole or not at all.
         options: those of ``dfolora export``: ``tasks`` (names, or ``all``), ``model``, ``data``, ``split``, ...
 
     Returns:
@@ -59,7 +59,7 @@ def export(run: str | Path | Any = "", *, lm_eval: str | Path, **options: Any) -
     Raises:
         UserError: a model that is not causal, a task without a prompt for one or without data, a folder in use.
     """
-    given = {**options, "lm_eval": str(lm_eval), **({"adapter": str(run)} if run else {})}
+    given = {**options, "lm_eval": str(lm_eval), **({"adapter": str(getattr(run, "folder", run))} if run else {})}
     wanted = given.get("tasks") or ""
     names = [name.strip() for name in (wanted.split(",") if isinstance(wanted, str) else wanted)]
     every = names == ["all"]

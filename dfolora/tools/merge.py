@@ -16,17 +16,18 @@ from dfolora.models import load as models
 from dfolora.models.adapter import Adapter
 from dfolora.models.bare import Bare
 from dfolora.runs import description
+from dfolora.runs.folder import Run
 from dfolora.settings.build import settings
 from dfolora.settings.tools import MergeSettings
 from dfolora.settings.yaml_file import read_yaml
 from dfolora.task import AUTO_CLASSES
 
 
-def merge(adapter: str | Path, output: str | Path, **options: Any) -> dict[str, Any]:
+def merge(adapter: str | Path | Run, output: str | Path, **options: Any) -> dict[str, Any]:
     """Write the model that an adapter makes of its base model: every W becomes W + B A.
 
     Args:
-        adapter: folder of a run, or of an adapter in PEFT's format.
+        adapter: a ``Run``, its folder, or that of an adapter in PEFT's format.
         output: folder that is made; it appears whole or not at all.
         options: those of ``dfolora merge``: ``model``, ``dtype``, ``trust_remote_code``.
 
@@ -42,17 +43,15 @@ def merge(adapter: str | Path, output: str | Path, **options: Any) -> dict[str, 
     target = Path(output).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"output: {str(output)!r} is not empty; choose another folder")
-    source = str(Path(adapter).expanduser())
+    source = str(adapter.folder if isinstance(adapter, Run) else Path(adapter).expanduser())
     known = description.complete({"adapter": source, **({"model": chosen.model} if chosen.model else {})})
     if not known.get("adapter"):
-        raise UserError(
-            f"adapter: the run {str(adapter)!r} tuned all weights; its folder model/ is a plain model already"
-        )
+        raise UserError(f"adapter: the run {source!r} tuned all weights; its folder model/ is a plain model already")
     if not known.get("model"):
-        raise UserError(f"model: the adapter {str(adapter)!r} does not name its base model; give it as model")
+        raise UserError(f"model: the adapter {source!r} does not name its base model; give it as model")
     if bits := _quantised_in(Path(known["adapter"])):
         raise UserError(
-            f"adapter: {str(adapter)!r} was tuned on weights quantised to {bits}, and merged into others it would "
+            f"adapter: {source!r} was tuned on weights quantised to {bits}, and merged into others it would "
             "predict something else; load it by PEFT beside the quantised model"
         )
     dtype = chosen.dtype if chosen.dtype != "auto" else str(known.get("dtype", "float32")).replace("auto", "float32")
