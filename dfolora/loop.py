@@ -38,7 +38,7 @@ def run_method(method: Method[Any], run: Run, listener: Listener | None = None, 
             line = _go_to_end_of_log(method, run, ending)
             if not run.lines:
                 ending.reason = listener.progress(line, selection.best) or ending.reason
-            told = _tell_forecast(method, line, tests, listener)
+            told = bool(ending.reason) or _tell_forecast(method, line, tests, listener)
             while line.evaluations + method.size <= budget and not (ending.reason or method.is_stuck(line)):
                 started = time.perf_counter()
                 step = method.step(line)

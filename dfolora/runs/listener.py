@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Listener:
     """Is told how a run gets on, and ignores it. Subclass it for a display or a tracker of your own.
 
-    The calls come in the order of these methods; those of a run that fails or is interrupted end with ``closed``.
+    ``started`` comes before every ``progress``; ``closed`` comes last, also of a run that fails or is interrupted.
     """
 
     def stage(self, text: str) -> None:
