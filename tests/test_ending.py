@@ -15,9 +15,22 @@ from dfolora import Listener, UserError
 from dfolora.log import Line
 from dfolora.runs.ending import Ending
 
-LOOKS = [*SMALL, "--dev-every", "4", "--selection", "sample", "--sigma", "2", "--budget", "40"]
-FULL = ["--method", "full-parameter", "--budget", "24", "--lr", "0.01", "--sigma", "0.001", "--dev-every", "4"]
-METHODS = {"search": LOOKS, "first-order": FIRST_ORDER, "full-parameter": FULL}
+LOOKS = [*SMALL, "--dev-every", "4", "--selection", "sample", "--sigma", "2", "--budget", "40", "--test-split", "none"]
+FULL = [
+    "--method",
+    "full-parameter",
+    "--budget",
+    "24",
+    "--lr",
+    "0.01",
+    "--sigma",
+    "0.001",
+    "--dev-every",
+    "4",
+    "--test-split",
+    "none",
+]
+METHODS = {"search": LOOKS, "first-order": [*FIRST_ORDER, "--test-split", "none"], "full-parameter": FULL}
 
 
 def looks(*pairs: tuple[float, float | None]) -> list[Line]:
@@ -94,7 +107,7 @@ def test_patience_ends_a_run_and_a_resume_where_it_would_have_ended(command: Com
 
 
 def test_tangent_stops_at_a_score_but_has_no_patience(command: Command, tmp_path: Path) -> None:
-    tune = Tune(command, tmp_path, ["--method", "tangent", "--budget", "200"])
+    tune = Tune(command, tmp_path, ["--method", "tangent", "--budget", "200", "--test-split", "none"])
     scores, lines = tune("--stop-at", "loss=100")
     assert (len(lines), scores["selected_at"]) == (1, 0)  # the model as it was is good enough
     whole = tune()[1]
