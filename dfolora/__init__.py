@@ -15,14 +15,9 @@ if TYPE_CHECKING:
     from dfolora.optimizers import Optimizer
     from dfolora.registration import register
     from dfolora.runs.folder import Run
-    from dfolora.runs.hub import push
     from dfolora.runs.listener import Listener
-    from dfolora.runs.trackers import Tracker
     from dfolora.subspaces import Subspace
     from dfolora.task import Example, Prompt, Task
-    from dfolora.tools.info import info
-    from dfolora.tools.lm_eval import export
-    from dfolora.tools.merge import merge
 
 __version__ = "0.2.0"
 
@@ -35,14 +30,9 @@ _PLACES = {
     "Baseline": "baselines.base",
     "compare": "comparison.compare",
     "register": "registration",
-    "export": "tools.lm_eval",
-    "info": "tools.info",
-    "merge": "tools.merge",
     "load_model": "models.load:load",
     "Run": "runs.folder",
-    "push": "runs.hub",
     "Listener": "runs.listener",
-    "Tracker": "runs.trackers",
     "Task": "task",
     "Example": "task",
     "Prompt": "task",
@@ -59,17 +49,12 @@ __all__ = [
     "Run",
     "Subspace",
     "Task",
-    "Tracker",
     "UserError",
     "baseline",
     "compare",
     "evaluate",
-    "export",
-    "info",
     "load_model",
-    "merge",
     "problem",
-    "push",
     "register",
     "tune",
 ]

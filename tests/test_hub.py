@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tiny_models import Command, csv_files, model
 
-import dfolora
+from dfolora.runs.hub import push
 
 TOKEN = "hf_secretsecretsecret"
 
@@ -97,7 +97,7 @@ def test_a_run_is_pushed_with_its_card(command: Command, tmp_path: Path, hub: Hu
     assert hub.tokens == {f"Bearer {TOKEN}"}
     everything = [path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert not any(TOKEN.encode() in text for text in [*everything, command.out.encode(), command.err.encode()])
-    assert dfolora.push(tmp_path / "run", "me/reviews").startswith(hub.address)
+    assert push(tmp_path / "run", "me/reviews").startswith(hub.address)
 
 
 def test_a_push_that_fails_keeps_the_run(command: Command, tmp_path: Path, hub: Hub) -> None:

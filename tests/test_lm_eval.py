@@ -22,7 +22,7 @@ from dfolora import Example, Task
 from dfolora.models.load import open_model
 from dfolora.problems.encode import PromptEncoder
 from dfolora.tasks.metrics import squad
-from dfolora.tools.lm_eval import jinja, task_files
+from dfolora.tools.lm_eval import export, jinja, task_files
 
 FUNCTIONS = runpy.run_path(str(Path(dfolora.__file__).parent / "tools" / "lm_eval_results.py"))
 
@@ -146,7 +146,7 @@ def test_the_harness_says_what_we_say(tmp_path: Path) -> None:
     adapter = adapted("causal", tmp_path / "adapter", 1.0)
     flags = csv_files(tmp_path)
     options = {"model": model("causal"), "template": flags[1], "label_words": flags[3], "test_file": flags[-1]}
-    made = dfolora.export(lm_eval=tmp_path / "out", **options)
+    made = export(lm_eval=tmp_path / "out", **options)
     (name,) = made["tasks"]
     mine = agree_lm_eval.ours("", {**options, "adapter": adapter, "dtype": "float32"}, tmp_path)
     logged = agree_lm_eval.theirs(model("causal"), adapter, made["folder"], [name])[name]

@@ -11,7 +11,6 @@ import torch
 import transformers
 from tiny_models import TEMPLATE, Command, model, rows
 
-import dfolora
 from dfolora.engine import Engine
 from dfolora.models import adapter as adapters
 from dfolora.models import load as models
@@ -19,6 +18,7 @@ from dfolora.models.bare import Bare
 from dfolora.models.tuned import TunedModel
 from dfolora.problems.encode import PromptEncoder
 from dfolora.task import Example, Prompt, Task
+from dfolora.tools.merge import merge
 
 
 def adapted(kind: str, folder: Path, size: float = 0.3) -> str:
@@ -69,7 +69,7 @@ def test_a_merged_model_says_what_the_adapter_says(command: Command, tmp_path: P
 
 
 def test_transformers_alone_loads_it(tmp_path: Path) -> None:
-    facts = dfolora.merge(adapted("causal", tmp_path / "adapter"), tmp_path / "deep" / "er" / "merged")
+    facts = merge(adapted("causal", tmp_path / "adapter"), tmp_path / "deep" / "er" / "merged")
     loaded = transformers.AutoModelForCausalLM.from_pretrained(facts["output"])
     assert not [name for name, _ in loaded.named_parameters() if "lora" in name]
     assert facts["parameters"] == sum(weight.numel() for weight in loaded.parameters())

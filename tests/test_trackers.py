@@ -13,7 +13,7 @@ import pytest
 from tiny_models import Command, Tune, log
 
 import dfolora
-from dfolora import Tracker
+from dfolora.runs.trackers import Tracker
 
 
 class Kept(Tracker):

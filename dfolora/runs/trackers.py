@@ -190,5 +190,5 @@ def _tracker(named: Any) -> Tracker:
             raise UserError(f"track: {name} needs a package that is not installed; pip install {kind.package}")
         kind = kind()
     if not isinstance(kind, Tracker):
-        raise UserError(f"track: {named!r} is no dfolora.Tracker")
+        raise UserError(f"track: {named!r} is no tracker (dfolora.runs.trackers.Tracker)")
     return kind
