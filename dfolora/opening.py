@@ -90,6 +90,13 @@ def with_demo(settings: Any) -> Any:
     return dataclasses.replace(settings, task=task, model=model)
 
 
+def task_names() -> list[str]:
+    """The name of every registered task."""
+    from dfolora import tasks
+
+    return tasks.task_names()
+
+
 def open_task(settings: ModelSettings) -> tuple[Task, Examples]:
     """Load a task, with the user's prompt in place of its own, and a function that loads its examples.
 

@@ -12,13 +12,14 @@ def register(kind: str, name: str, thing: Any, about: str = "") -> None:
     """Register something of your own under a name, for the rest of this process.
 
     An installed package does the same for every process by an entry point, in the group ``dfolora.optimizers``,
-    ``dfolora.subspaces``, ``dfolora.objectives``, ``dfolora.tasks``, ``dfolora.methods`` or ``dfolora.baselines``.
+    ``dfolora.subspaces``, ``dfolora.objectives``, ``dfolora.tasks``, ``dfolora.methods``, ``dfolora.baselines`` or
+    ``dfolora.trackers``.
 
     Args:
-        kind: ``optimizer``, ``subspace``, ``objective``, ``task``, ``method`` or ``baseline``.
+        kind: ``optimizer``, ``subspace``, ``objective``, ``task``, ``method``, ``baseline`` or ``tracker``.
         name: what users type.
-        thing: an ``Optimizer``, ``Subspace`` or ``Baseline`` class, a function of scores and labels, a ``Task``, a
-            method's class of settings (docs/adding.md).
+        thing: an ``Optimizer``, ``Subspace``, ``Baseline`` or ``Tracker`` class, a function of scores and labels, a
+            ``Task``, a method's class of settings (docs/adding.md).
         about: what it is, in one line; '': the first line of its docstring.
 
     Raises:
@@ -30,6 +31,7 @@ def register(kind: str, name: str, thing: Any, about: str = "") -> None:
 def _registry(kind: str) -> Registry:
     from dfolora import baselines, optimizers, subspaces, tasks
     from dfolora.problems import objectives
+    from dfolora.runs import trackers
     from dfolora.settings import methods
 
     registries = {
@@ -39,6 +41,7 @@ def _registry(kind: str) -> Registry:
         "task": tasks.REGISTRY,
         "method": methods.REGISTRY,
         "baseline": baselines.REGISTRY,
+        "tracker": trackers.REGISTRY,
     }
     if kind not in registries:
         raise unknown("register", kind, registries)
