@@ -235,7 +235,9 @@ def _tune(values: dict[str, Any], as_json: bool) -> int:
 
     resume = values.pop("resume")
     values = _values(values)
-    if resume and (extra := [flag(name) for name in values if name not in ("budget", "trust_remote_code", "device")]):
+    if resume and (
+        extra := [flag(name) for name in values if name not in ("budget", "trust_remote_code", "device", "reward")]
+    ):
         raise UserError(f"resume: everything comes from {resume}/config.yaml; leave out {', '.join(extra)}")
     signal.signal(signal.SIGTERM, _terminate)
     with Display() as display:

@@ -43,6 +43,8 @@ def run_method(method: Method[Any], run: Run, listener: Listener | None = None) 
                 if due and method.keeps_state:
                     run.save_state(method.state(), line.generation)
                 listener.progress(line, selection.best)
+                for alarm in method.problem.alarms.take():
+                    listener.alarm(alarm, line)
     finally:
         selection.restore()
     return line

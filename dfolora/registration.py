@@ -1,4 +1,4 @@
-"""Register optimizers, subspaces, objectives, tasks, methods and baselines of your own by name."""
+"""Register optimizers, subspaces, objectives, rewards, tasks, methods and baselines of your own by name."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ def register(kind: str, name: str, thing: Any, about: str = "") -> None:
     """Register something of your own under a name, for the rest of this process.
 
     An installed package does the same for every process by an entry point, in the group ``dfolora.optimizers``,
-    ``dfolora.subspaces``, ``dfolora.objectives``, ``dfolora.tasks``, ``dfolora.methods`` or ``dfolora.baselines``.
+    ``dfolora.subspaces``, ``dfolora.objectives``, ``dfolora.rewards``, ``dfolora.tasks``,
+    ``dfolora.methods`` or ``dfolora.baselines``.
 
     Args:
-        kind: ``optimizer``, ``subspace``, ``objective``, ``task``, ``method`` or ``baseline``.
+        kind: ``optimizer``, ``subspace``, ``objective``, ``reward``, ``task``, ``method`` or ``baseline``.
         name: what users type.
-        thing: an ``Optimizer``, ``Subspace`` or ``Baseline`` class, a function of scores and labels, a ``Task``, a
-            method's class of settings (docs/adding.md).
+        thing: an ``Optimizer``, ``Subspace`` or ``Baseline`` class, a function of scores and labels (an objective) or
+            of texts, examples and what stands in a user's brackets (a reward), a ``Task``, a method's class of settings
+            (docs/adding.md, docs/rewards.md).
         about: what it is, in one line; '': the first line of its docstring.
 
     Raises:
@@ -29,7 +31,7 @@ def register(kind: str, name: str, thing: Any, about: str = "") -> None:
 
 def _registry(kind: str) -> Registry:
     from dfolora import baselines, optimizers, subspaces, tasks
-    from dfolora.problems import objectives
+    from dfolora.problems import objectives, reward_source
     from dfolora.settings import methods
 
     registries = {
@@ -39,6 +41,7 @@ def _registry(kind: str) -> Registry:
         "task": tasks.REGISTRY,
         "method": methods.REGISTRY,
         "baseline": baselines.REGISTRY,
+        "reward": reward_source.REGISTRY,
     }
     if kind not in registries:
         raise unknown("register", kind, registries)

@@ -14,10 +14,10 @@ torch.set_num_threads(1)
 def _nothing_stays_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
     from dfolora import baselines, optimizers, subspaces, tasks
-    from dfolora.problems import objectives
+    from dfolora.problems import objectives, reward_source
     from dfolora.settings import methods
 
-    modules = (optimizers, subspaces, tasks, objectives, methods, baselines)
+    modules = (optimizers, subspaces, tasks, objectives, reward_source, methods, baselines)
     for registry in (module.REGISTRY for module in modules):
         monkeypatch.setattr(registry, "_added", dict(registry._added))
 

@@ -80,7 +80,7 @@ class Selection:
             metrics = self.task.measure(self.dev, scores.argmax(-1).tolist())
         else:
             answers = self.answers.incumbent()
-            metrics = self.task.measure(self.dev, answers.texts)
+            metrics = self.task.measure(self.answers.examples, answers.texts)
             loss = None if answers.broken else loss
         main = self.task.main(metrics)
         if not math.isfinite(main):  # a reward of one's own may say so

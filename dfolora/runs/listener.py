@@ -19,5 +19,8 @@ class Listener:
     def started(self, run: Run, remark: str = "") -> None:
         """The run folder exists and the search begins; ``remark`` is what the user should know of it, if anything."""
 
+    def alarm(self, text: str, line: Line) -> None:
+        """Something is wrong with the candidates up to a generation; each thing is said once."""
+
     def progress(self, line: Line, best: Line) -> None:
         """A step is in the log; ``best`` is the line whose adapter the dev set likes best so far."""

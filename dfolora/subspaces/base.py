@@ -55,6 +55,7 @@ class Subspace(ABC):
 
     linear: ClassVar[bool] = True  # whether A is fixed and B is linear in z
     draws: ClassVar[bool] = True  # whether another seed makes another map
+    shared: ClassVar[bool] = False  # whether one z serves all layers where they are searched at once
     dim: int
 
     def __init__(
