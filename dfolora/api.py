@@ -60,7 +60,8 @@ def tune(
         listener: told how the run gets on.
         options: any option of ``dfolora tune``: ``method``, ``preset``, ``optimizer`` (name, class, factory or
             instance), ``subspace`` (name or class), ``objective`` (name or function of scores and labels), ``reward``
-            (function of generated texts and their examples, ``file.py:function``, or names with weights), ``budget``, ``output``, ... See docs/reference.md.
+            (function of generated texts and their examples, ``file.py:function``, or names with weights), ``budget``,
+            ``output``, ... See docs/reference.md.
 
     Returns:
         The run: its ``folder``, ``adapter`` and ``scores``.

@@ -92,7 +92,16 @@ def test_shapes(name: str, model: str, population: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "dim"),
-    [("pca", 41), ("frozen-a", 41), ("paper", 40), ("xs", 18), ("full", 192), ("factors", 384), ("lora", 384)],
+    [
+        ("pca", 41),
+        ("frozen-a", 41),
+        ("paper", 40),
+        ("xs", 18),
+        ("full", 192),
+        ("factors", 384),
+        ("lora", 384),
+        ("tiny", 41),
+    ],
 )
 def test_dimensions(name: str, dim: int) -> None:
     assert make(name).dim == dim

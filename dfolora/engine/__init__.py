@@ -9,5 +9,6 @@ from dfolora.engine.savings import Savings
 from dfolora.engine.sequential import SequentialEngine
 
 __all__ = [
-    "BatchRunner", "Draw", "Edit", "Edits", "Engine", "Generated", "Generator", "LowRank", "Rows", "Savings", "SequentialEngine"
+    "BatchRunner", "Draw", "Edit", "Edits", "Engine", "Generated", "Generator", "LowRank", "Rows", "Savings",
+    "SequentialEngine",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where a reward comes from: ``file.py:function``, or a sum of registered rewards such as ``json('name') - 0.01*length``.
+"""Where a reward comes from: ``file.py:function``, or a sum of registered ones such as ``json('name') - 0.01*length``.
 
 A sum is read by Python's parser and never run: numbers, names, brackets with plain values in them, and nothing else.
 """

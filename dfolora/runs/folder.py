@@ -146,7 +146,10 @@ class Run:
             )
         if reward == checksum(self.settings.reward):
             return ""
-        return f"the file of the reward, {self.settings.reward}, has changed since the run began; logged losses are of the old one"
+        return (
+            f"the file of the reward, {self.settings.reward}, has changed since the run began; "
+            "losses in the log are of the old one"
+        )
 
     def rewrite(self, generation: int) -> None:
         """Cut the log after a generation and reopen the run; later generations are run again."""
