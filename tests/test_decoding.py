@@ -97,6 +97,52 @@ def test_low_temperature_is_greedy(reader: tuple[LanguageModel, Adapter]) -> Non
     assert [len(answers(reader, samples=n, temperature=1.0).incumbent().texts) for n in (1, None)] == [4, 4]
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_prompts_run_once_through_the_blocks_below_the_searched_one(architecture: str, temperature: float) -> None:
+    """4 prompts of up to 6 tokens, 3 candidates, 7 steps, 2 blocks: the same texts for 40 token-layers less."""
+    language_model = load_model(model(architecture))
+    shared = answers((language_model, adapters.attach(language_model, 2)), temperature=temperature)
+    engine, generator = shared.generator.engine, shared.generator
+    changes = factors(engine.adapter, 3)  # type: ignore[arg-type]
+    texts = [each.texts for each in shared.population(changes)]
+    assert generator._goes_on
+    prefill = 4 * 5 * 1 + 12 * 5 * 1
+    steps, rest = divmod(engine.token_layers - prefill, 12 * 2)
+    assert rest == 0
+    assert steps <= 7
+    some = [each.texts for each in shared.population(changes, torch.tensor([0, 2]))]
+    generator._goes_on = False
+    engine.reset_counts()
+    assert [each.texts for each in shared.population(changes)] == texts
+    assert engine.token_layers == 12 * (6 + steps - 1) * 2 == prefill + 12 * steps * 2 + 40
+    assert some == [[each[0], each[2]] for each in texts]
+
+
+def test_a_model_that_cannot_go_on_from_a_shared_prompt_reads_it_whole(
+    reader: tuple[LanguageModel, Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dfolora.engine import generate
+
+    changes = factors(reader[1], 3)
+    expected = [each.texts for each in answers(reader).population(changes)]
+    right = generate.SharedPrefill.cache_of
+
+    def moved(*arguments: Any) -> Any:
+        cache = right(*arguments)
+        cache.layers[0].values.neg_()
+        return cache
+
+    def impossible(*arguments: Any) -> Any:
+        raise TypeError("position_ids")
+
+    for spoilt in (moved, impossible):
+        monkeypatch.setattr(generate.SharedPrefill, "cache_of", spoilt)
+        whole = answers(reader)
+        assert [each.texts for each in whole.population(changes)] == expected
+        assert whole.generator._goes_on is False
+
+
 def test_where_an_answer_ends(reader: tuple[LanguageModel, Adapter]) -> None:
     """At a stop text, which is no part of it; one that hits no limit and no end is cut short, and that is told."""
     whole = answers(reader, stop=())

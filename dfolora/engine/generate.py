@@ -21,7 +21,9 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from dfolora.engine import memory
 from dfolora.engine.edits import Edits, as_edits, population_of
 from dfolora.engine.engine import Engine
+from dfolora.engine.prefill import SharedPrefill
 from dfolora.engine.rows import buckets
+from dfolora.engine.trials import attempt
 from dfolora.seeds import seed_of
 
 
@@ -86,6 +88,7 @@ class Generator:
         """
         self.engine = engine
         self.draw = draw
+        self._goes_on: bool | None = None  # whether the model goes on from what candidates share; None: not tried yet
         self.count = len(prompts)
         self.stop = frozenset(stop)
         self.settings = GenerationConfig(
@@ -121,20 +124,43 @@ class Generator:
             places = [column[prompt] for prompt in bucket.index]
             length = bucket.inputs["input_ids"].shape[1] + int(self.settings.max_new_tokens or 0)
             chunk = self.engine.at_once(population, self._limit // (rows * length))
+            shared = self._shared(bucket, changes)
             for start in range(0, population, chunk):
                 copies = min(chunk, population - start)
                 part = {name: edit.cut(start, start + copies) for name, edit in changes.items()}
-                answers, bad = self._run(bucket, part, copies)
+                answers, bad = self._run(bucket, part, copies, shared)
                 for row, ids in enumerate(answers):
                     tokens[start + row // rows][places[row % rows]] = self._until_stop(ids)
                 broken[start : start + copies, places] = bad.view(copies, rows).cpu()
         return Generated(tokens, broken)
 
-    def _run(self, bucket: _Bucket, edits: Edits, copies: int) -> tuple[list[list[int]], Tensor]:
+    def _shared(self, bucket: _Bucket, edits: Edits) -> SharedPrefill | None:
+        """What candidates share of a bucket's prompts; None where it is nothing, or the model cannot go on from it.
+
+        The first time that is tried: one candidate, with and without; it is not counted.
+        """
+        engine = self.engine
+        depth = engine.shared_blocks(edits)
+        if not depth or bucket.inputs["input_ids"].shape[1] < 2 or self._goes_on is False:
+            return None
+        if self._goes_on is None:
+            counts = engine.forwards, engine.token_layers
+            one = {name: edit.cut(0, 1) for name, edit in edits.items()}
+            plain, _ = self._run(bucket, one, 1, None)
+            tried = attempt(lambda: self._run(bucket, one, 1, SharedPrefill.of(engine, bucket.inputs, depth)))
+            self._goes_on = tried is not None and tried[0] == plain
+            engine.forwards, engine.token_layers = counts
+        return SharedPrefill.of(engine, bucket.inputs, depth) if self._goes_on else None
+
+    def _run(
+        self, bucket: _Bucket, edits: Edits, copies: int, shared: SharedPrefill | None
+    ) -> tuple[list[list[int]], Tensor]:
         """New tokens of ``copies`` candidates on a bucket, (copies R) lists, and which of them are broken."""
         engine = self.engine
-        inputs = {name: tensor.repeat(copies, 1) for name, tensor in bucket.inputs.items()}
+        inputs: dict[str, Any] = {name: tensor.repeat(copies, 1) for name, tensor in bucket.inputs.items()}
         rows, length = inputs["input_ids"].shape
+        if shared is not None:
+            inputs["past_key_values"] = shared.cache_of(engine, edits, copies)
         watch = _Watch(torch.zeros(rows, dtype=torch.bool, device=inputs["input_ids"].device))
         processors = LogitsProcessorList([watch])
         if self.draw is not None:
@@ -143,7 +169,7 @@ class Generator:
             output = engine.model.generate(**inputs, generation_config=self.settings, logits_processor=processors)
         engine.forwards += watch.steps
         layers = sum(block.calls for block in engine.order.blocks)
-        engine.token_layers += rows * (length + watch.steps - 1) * layers
+        engine.token_layers += rows * (watch.steps if shared else length + watch.steps - 1) * layers
         return output[:, length:].tolist(), watch.broken
 
     def _until_stop(self, ids: list[int]) -> list[int]:

@@ -112,7 +112,7 @@ def _function(reward: str) -> Reward:
         if found is None and functions:
             raise unknown(f"reward: {path}", name, functions)
         raise UserError(f"reward: {path!r} has no function {name!r}")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 class Sum:
