@@ -109,6 +109,7 @@ class Task:
         one_class_train: True where a training set of a single class is still informative (WSC: choices differ).
         new_tokens: most tokens of an answer that the model generates; 0: it does not, a class or choice is predicted.
         decoding: how such an answer is generated.
+        rewarded: whether a reward measures it, so that a gold text's likelihood says nothing of an answer.
         about: what it is, in one line.
         sizes: split -> number of examples, of those splits whose size is known without loading.
     """
@@ -123,6 +124,7 @@ class Task:
     one_class_train: bool = False
     new_tokens: int = 0
     decoding: Decoding = Decoding()
+    rewarded: bool = False
     about: str = field(default="", compare=False)
     sizes: Mapping[str, int] = field(default_factory=dict, compare=False)
 

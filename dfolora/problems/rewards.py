@@ -45,14 +45,9 @@ def rewarded(task: Task, reward: str | Reward, timeout: float | None = None) -> 
     new_tokens = task.new_tokens or NEW_TOKENS
     prompts = {kind: dataclasses.replace(prompt, words=None) for kind, prompt in task.prompts.items()}
     return dataclasses.replace(
-        task,
-        measure=measure,
-        load=load,
-        selection=("reward",),
-        new_tokens=new_tokens,
-        prompts=prompts,
-        one_class_train=True,
-    )
+        task, measure=measure, load=load, selection=("reward",), new_tokens=new_tokens, prompts=prompts,
+        one_class_train=True, rewarded=True,
+    )  # fmt: skip
 
 
 def _mean(reward: Reward, texts: list[str], examples: Sequence[Example], timeout: float | None) -> float:

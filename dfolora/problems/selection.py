@@ -74,14 +74,16 @@ class Selection:
 
     def measure(self, line: Line) -> None:
         """Score the current adapter on the dev set and write the result into a line."""
-        scores = self.engine.incumbent_scores()
-        loss = finite(self.loss(scores[None], self.labels).mean(-1))[0]
+        loss: float | None = None
+        if not self.task.rewarded:
+            scores = self.engine.incumbent_scores()
+            loss = finite(self.loss(scores[None], self.labels).mean(-1))[0]
         if self.answers is None:
             metrics = self.task.measure(self.dev, scores.argmax(-1).tolist())
         else:
             answers = self.answers.incumbent()
             metrics = self.task.measure(self.answers.examples, answers.texts)
-            loss = None if answers.broken else loss
+            loss = None if answers.broken else -self.task.main(metrics) if self.task.rewarded else loss
         main = self.task.main(metrics)
         if not math.isfinite(main):  # a reward of one's own may say so
             metrics, main, loss = {name: WORST for name in metrics}, WORST, None
