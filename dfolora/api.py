@@ -33,6 +33,7 @@ from dfolora.opening import (
 from dfolora.problems.adapters import AdapterProblem
 from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.objectives import make_objective
+from dfolora.problems.rewards import RewardError
 from dfolora.runs import description
 from dfolora.runs.card import model_card
 from dfolora.runs.files import write_text
@@ -64,7 +65,8 @@ def tune(
         listener: told how the run gets on, and may ask it to end; one or several.
         options: any option of ``dfolora tune``: ``method``, ``preset``, ``optimizer`` (name, class, factory or
             instance), ``subspace`` (name or class), ``objective`` (name or function of scores and labels), ``reward``
-            (function of generated texts and their examples), ``budget``, ``output``, ... See docs/reference.md.
+            (function of generated texts and their examples, ``file.py:function``, or names with weights), ``budget``,
+            ``output``, ... See docs/reference.md.
 
     Returns:
         The run: its ``folder``, ``adapter`` and ``scores``.
@@ -182,11 +184,12 @@ def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
     listener.stage("measuring the model on the few-shot set")
     method, measured = open_method(settings, language_model, encoder, train, dev, run.measured() if run else None)
     checksum = method.problem.data_checksum
+    remarks = [method.remark()]
     if run is not None:
-        run.begin(checksum)
+        remarks.append(run.begin(checksum))
     else:
         run = Run.create(settings, language_model.device, checksum, measured)
-    listener.started(run, method.remark())
+    listener.started(run, "; ".join(filter(None, remarks)))
     try:
         last = _to_the_end(method, run, encoder, opened, listener, len(test))
         scores = _scores(method, run, last, opened, {"train": train, "dev": dev, settings.test_split: test})
@@ -201,6 +204,8 @@ def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
             _finish_adapter(run, method.problem.adapter, encoder, test, scores, listener)
         run.save_scores(scores)
         listener.finished(run)
+    except RewardError as error:
+        raise UserError(f"{error}; all evaluations so far are in the log, go on with --resume {run.folder}") from error
     finally:
         run.close()
     return run

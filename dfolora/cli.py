@@ -29,7 +29,7 @@ SYNTHETIC = (
 )
 # What may stand beside --resume.
 FREE = (
-    "budget", "trust_remote_code", "device", "stop_at", "patience", "track", "push_to_hub",
+    "budget", "reward", "trust_remote_code", "device", "stop_at", "patience", "track", "push_to_hub",
     "workers", "ray_address", "slice_size",
 )  # fmt: skip
 ROOMS = (comparison, tools)  # that bring commands of their own

@@ -52,6 +52,8 @@ def run_method(method: Method[Any], run: Run, listener: Listener | None = None, 
                     run.save_state(method.state(), line.generation)
                 ending.reason = listener.progress(line, selection.best) or ending.reason
                 told = told or _tell_forecast(method, line, tests, listener)
+                for alarm in method.problem.alarms.take():
+                    listener.alarm(alarm, line)
     finally:
         selection.restore()
     if ending.reason:

@@ -45,7 +45,7 @@ from dfolora.settings.methods import (
 )
 from dfolora.settings.model import ModelSettings
 from dfolora.subspaces import subspace_class
-from dfolora.task import Example, Task
+from dfolora.task import Decoding, Example, Task
 from dfolora.template import names
 from dfolora.workers import ray_crew
 from dfolora.workers.pool import Pool
@@ -120,6 +120,7 @@ def open_task(settings: ModelSettings) -> tuple[Task, Examples]:
             template=settings.template,
             label_words=settings.label_words or "0=bad,1=great",
             shorten=settings.shorten or None,
+            generated=settings.reward is not None or settings.new_tokens is not None,
         )
     else:
         task = settings.task if isinstance(settings.task, Task) else get_task(settings.task)
@@ -127,7 +128,13 @@ def open_task(settings: ModelSettings) -> tuple[Task, Examples]:
     if settings.new_tokens is not None:
         task = dataclasses.replace(task, new_tokens=settings.new_tokens)
     if settings.reward is not None:
-        task = rewarded(task, settings.reward)
+        task = rewarded(task, settings.reward, settings.reward_timeout)
+    decoding = Decoding(settings.temperature, settings.top_p, settings.samples, settings.stops, settings.seed)
+    prompts = {
+        kind: dataclasses.replace(prompt, chat=settings.chat, system=settings.system)
+        for kind, prompt in task.prompts.items()
+    }
+    task = dataclasses.replace(task, decoding=decoding, prompts=prompts)
 
     def load(split: str) -> list[Example]:
         loaded = task.load(split, source)

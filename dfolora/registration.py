@@ -1,4 +1,4 @@
-"""Register optimizers, subspaces, objectives, tasks, methods and baselines of your own by name."""
+"""Register optimizers, subspaces, objectives, rewards, tasks, methods and baselines of your own by name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ def register(kind: str, name: str, thing: Any, about: str = "") -> None:
     """Register something of your own under a name, for the rest of this process.
 
     An installed package does the same for every process by an entry point, in the group ``dfolora.optimizers``,
-    ``dfolora.subspaces``, ``dfolora.objectives``, ``dfolora.tasks``, ``dfolora.methods``, ``dfolora.baselines`` or
-    ``dfolora.trackers``.
+    ``dfolora.subspaces``, ``dfolora.objectives``, ``dfolora.rewards``, ``dfolora.tasks``, ``dfolora.methods``,
+    ``dfolora.baselines`` or ``dfolora.trackers``.
 
     Args:
-        kind: ``optimizer``, ``subspace``, ``objective``, ``task``, ``method``, ``baseline`` or ``tracker``.
+        kind: ``optimizer``, ``subspace``, ``objective``, ``reward``, ``task``, ``method``, ``baseline`` or ``tracker``.
         name: what users type.
-        thing: an ``Optimizer``, ``Subspace``, ``Baseline`` or ``Tracker`` class, a function of scores and labels, a
-            ``Task``, a method's class of settings (docs/adding.md).
+        thing: an ``Optimizer``, ``Subspace``, ``Baseline`` or ``Tracker`` class, a function of scores and labels (an
+            objective) or of texts, examples and what stands in a user's brackets (a reward), a ``Task``, a method's
+            class of settings (docs/adding.md, docs/rewards.md).
         about: what it is, in one line; '': the first line of its docstring.
 
     Raises:
@@ -30,7 +31,7 @@ def register(kind: str, name: str, thing: Any, about: str = "") -> None:
 
 def _registry(kind: str) -> Registry:
     from dfolora import baselines, optimizers, subspaces, tasks
-    from dfolora.problems import objectives
+    from dfolora.problems import objectives, reward_source
     from dfolora.runs import trackers
     from dfolora.settings import methods
 
@@ -42,6 +43,7 @@ def _registry(kind: str) -> Registry:
         "method": methods.REGISTRY,
         "baseline": baselines.REGISTRY,
         "tracker": trackers.REGISTRY,
+        "reward": reward_source.REGISTRY,
     }
     if kind not in registries:
         raise unknown("register", kind, registries)

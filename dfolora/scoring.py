@@ -68,7 +68,7 @@ def predict(
         if start == 0:
             engine.verify({})
         if encoder.task.new_tokens:
-            predicted += Answers(engine, encoder, part).incumbent().texts
+            predicted += Answers(engine, encoder, part, samples=1).incumbent().texts
         else:
             found = engine.incumbent_scores().cpu()
             broken = found.isnan().any(-1).tolist()

@@ -58,11 +58,34 @@ class Prompt:
             example brings its own ``choices``, or the answer is generated.
         answer: the text that is scored for a choice, with ``{choice}`` and fields. Only a sentence encoder needs more
             than the choice itself: it compares whole sentences.
+        chat: whether the template, up to ``{mask}``, is a user's message in the model's own chat template.
+        system: the system's message in front of it; '': none is given, and some models put in one of their own.
     """
 
     template: str
     words: tuple[str, ...] | None = None
     answer: str = "{choice}"
+    chat: bool = False
+    system: str = ""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How an answer is generated, and where it ends.
+
+    Attributes:
+        temperature: 0 takes the likeliest token every time; T > 0 draws tokens from softmax(logits / T).
+        top_p: only from the likeliest tokens that together have this probability (arXiv 1904.09751).
+        samples: answers that are drawn to each prompt, whose rewards are averaged.
+        stop: texts that end an answer, which are no part of it; beside them the model's own end token does.
+        seed: of what is drawn.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    samples: int = 1
+    stop: tuple[str, ...] = ("\n",)
+    seed: int = 0
 
 
 Metrics = dict[str, float]
@@ -84,8 +107,9 @@ class Task:
         selection: the metrics whose mean selects adapters; empty: all of them.
         shorten: the field that is cut when a prompt is too long (the passage, never the question).
         one_class_train: True where a training set of a single class is still informative (WSC: choices differ).
-        new_tokens: most tokens of an answer that the model generates, up to the end of a line; 0: it does not, a class
-            or choice is predicted.
+        new_tokens: most tokens of an answer that the model generates; 0: it does not, a class or choice is predicted.
+        decoding: how such an answer is generated.
+        rewarded: whether a reward measures it, so that a gold text's likelihood says nothing of an answer.
         about: what it is, in one line.
         sizes: split -> number of examples, of those splits whose size is known without loading.
     """
@@ -99,6 +123,8 @@ class Task:
     shorten: str = ""
     one_class_train: bool = False
     new_tokens: int = 0
+    decoding: Decoding = Decoding()
+    rewarded: bool = False
     about: str = field(default="", compare=False)
     sizes: Mapping[str, int] = field(default_factory=dict, compare=False)
 

@@ -71,6 +71,7 @@ def file_task(
     label_words: Words = "0=bad,1=great",
     shorten: str | None = None,
     name: str = "",
+    generated: bool = False,
 ) -> Task:
     """A task out of files. A csv file is quoted and has a header, so has a tsv file, in which quotes mean nothing.
 
@@ -86,9 +87,11 @@ def file_task(
         label_words: for a sentence encoder label sentences; see ``words.parse_label_words``.
         shorten: the column that is cut when a prompt is too long; None: the template's first.
         name: the task's name; empty: ``file:`` and the train file's name.
+        generated: answers are generated. The label column, which need not be there, then holds the gold text, and there
+            are no label words; without a template, the first column is the prompt.
 
     Returns:
-        the task. It measures accuracy and macro F1 and selects by accuracy.
+        the task. It measures accuracy and macro F1 and selects by accuracy; generated answers by SQuAD's F1.
 
     Raises:
         UserError: no such file, a template that names other columns, words that are no label words.
@@ -102,13 +105,16 @@ def file_task(
     for column in columns:
         if column in RESERVED:
             raise UserError(f"text_columns: a column cannot be called {column!r}, which means something in templates")
+    template = template or (f"{{{columns[0]}}} {{mask}}" if generated else "")
     used = _columns(template, columns)
     if shorten is not None and shorten not in used:
         raise UserError(f"shorten: {shorten!r} is no column of the template; choose one of {', '.join(used)}")
-    named = parse_label_words(label_words)
+    named = {} if generated else parse_label_words(label_words)
     classes = tuple(named)
 
     def read(file: Path) -> list[Example]:
+        if generated:
+            return [_asked(where, record, columns, label_column) for where, record in read_rows(file)]
         return [_example(where, record, columns, label_column, classes) for where, record in read_rows(file)]
 
     name = name or f"file:{files['train'].stem}"
@@ -116,11 +122,12 @@ def file_task(
     return Task(
         name=name,
         classes=classes,
-        prompts={kind: Prompt(template, tuple(named.values())) for kind in KINDS},
+        prompts={kind: Prompt(template, tuple(named.values()) or None) for kind in KINDS},
         load=splits.load,
-        measure=accuracy_and_macro_f1(len(classes)),
-        selection=("accuracy",),
+        measure=squad if generated else accuracy_and_macro_f1(len(classes)),
+        selection=("f1",) if generated else ("accuracy",),
         shorten=shorten or used[0],
+        one_class_train=generated,
         about=f"examples of {files['train'].name}",
     )
 
@@ -230,6 +237,20 @@ def _example(
         return Example({column: text(record, column) for column in columns}, label, where=where)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+
+
+def _asked(where: str, record: Mapping[str, object], columns: Sequence[str], label_column: str) -> Example:
+    """An example whose answer is generated; its gold text is in the label column, where there is one."""
+    for column in columns:
+        if column not in record:
+            there = ", ".join(map(str, record))
+            raise UserError(f"text_columns: no column {column!r} in {where}, only {there:.200}{_near(column, record)}")
+    gold = str(record.get(label_column) if record.get(label_column) is not None else "").strip()
+    try:
+        fields = {column: text(record, column) for column in columns}
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return Example(fields, 0, gold=(gold,) if gold else (), where=where)
 
 
 def _placed(

@@ -14,11 +14,11 @@ torch.set_num_threads(1)
 def _nothing_stays_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
     from dfolora import baselines, optimizers, subspaces, tasks
-    from dfolora.problems import objectives
+    from dfolora.problems import objectives, reward_source
     from dfolora.runs import trackers
     from dfolora.settings import methods
 
-    modules = (optimizers, subspaces, tasks, objectives, methods, baselines, trackers)
+    modules = (optimizers, subspaces, tasks, objectives, reward_source, methods, baselines, trackers)
     for registry in (module.REGISTRY for module in modules):
         monkeypatch.setattr(registry, "_added", dict(registry._added))
 

@@ -198,7 +198,11 @@ def test_a_reward_on_generated_text(tmp_path: Path) -> None:
     for one, two in zip(losses(run.folder), losses(other.folder), strict=True):
         assert one == pytest.approx(two)
     for number, (wrong, said) in enumerate(
-        [(lambda t, e: [1.0, 2.0], "gave 2 numbers for"), (lambda t, e: None, "raised TypeError"), ("long", "function")]
+        [
+            (lambda t, e: [1.0, 2.0], "gave 2 numbers for"),
+            (lambda t, e: None, "raised TypeError"),
+            ("long", "unknown 'long'"),
+        ]
     ):
         with pytest.raises(UserError, match=f"^reward: .*{said}") as caught:
             dfolora.tune(**options, reward=wrong, output=str(tmp_path / f"wrong{number}"))

@@ -102,6 +102,7 @@ def test_shapes(name: str, model: str, population: int) -> None:
         ("full", 192),
         ("factors", 384),
         ("lora", 384),
+        ("tiny", 41),
     ],
 )
 def test_dimensions(name: str, dim: int) -> None:

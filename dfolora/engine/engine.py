@@ -124,6 +124,11 @@ class Engine(BatchRunner):
         cast = {name: edit.to(self.call.dtype, self.call.device) for name, edit in as_edits(edits).items()}
         return patched(self.module_forwards(cast, frozenset(), copies))
 
+    def shared_blocks(self, edits: Mapping[str, Any]) -> int:
+        """How many blocks, from the first on, are the same for all candidates and need to run but once."""
+        depth = self._lowest_block(as_edits(edits)) if edits and self.savings.prefix else 0
+        return depth if self.abilities.resumes_at(depth) else 0
+
     def at_once(self, population: int, most: int) -> int:
         """How many candidates to run together where ``most`` fit."""
         if not self.abilities.side_by_side:

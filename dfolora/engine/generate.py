@@ -1,4 +1,7 @@
-"""Greedy decoding of a population: every candidate continues every prompt, all of them in one batch with one KV cache.
+"""Generation of a population: every candidate continues every prompt, all of them in one batch with one KV cache.
+
+The likeliest token is taken every time, or one is drawn. What is drawn with depends on the prompt's number and the step
+and on nothing else (common random numbers): equal candidates say the same, whatever runs beside them.
 
 The steps themselves are those of transformers' ``generate``. Row order is candidate-major, as in ``lora.py``: row
 p * R + i is prompt i under candidate p. Prompts are padded on the left, so that all rows go on at the same place.
@@ -18,7 +21,10 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from dfolora.engine import memory
 from dfolora.engine.edits import Edits, as_edits, population_of
 from dfolora.engine.engine import Engine
+from dfolora.engine.prefill import SharedPrefill
 from dfolora.engine.rows import buckets
+from dfolora.engine.trials import attempt
+from dfolora.seeds import seed_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,21 @@ class Generated:
 
     tokens: list[list[list[int]]]
     broken: Tensor
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How tokens are drawn.
+
+    Attributes:
+        temperature: T > 0: from softmax(logits / T).
+        top_p: only from the likeliest tokens that together have this probability (arXiv 1904.09751).
+        keys: of each of N prompts, what its random numbers come from.
+    """
+
+    temperature: float
+    top_p: float
+    keys: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -52,8 +73,9 @@ class Generator:
     """
 
     def __init__(
-        self, engine: Engine, prompts: Sequence[Sequence[int]], new_tokens: int, stop: Collection[int], pad: int
-    ) -> None:
+        self, engine: Engine, prompts: Sequence[Sequence[int]], new_tokens: int, stop: Collection[int], pad: int,
+        draw: Draw | None = None,
+    ) -> None:  # fmt: skip
         """Cut the prompts into batches of similar length.
 
         Args:
@@ -62,8 +84,11 @@ class Generator:
             new_tokens: most tokens that follow a prompt.
             stop: tokens that end an answer.
             pad: the token to pad with; it is masked.
+            draw: how tokens are drawn; None: the likeliest is taken.
         """
         self.engine = engine
+        self.draw = draw
+        self._goes_on: bool | None = None  # whether the model goes on from what candidates share; None: not tried yet
         self.count = len(prompts)
         self.stop = frozenset(stop)
         self.settings = GenerationConfig(
@@ -99,28 +124,52 @@ class Generator:
             places = [column[prompt] for prompt in bucket.index]
             length = bucket.inputs["input_ids"].shape[1] + int(self.settings.max_new_tokens or 0)
             chunk = self.engine.at_once(population, self._limit // (rows * length))
+            shared = self._shared(bucket, changes)
             for start in range(0, population, chunk):
                 copies = min(chunk, population - start)
                 part = {name: edit.cut(start, start + copies) for name, edit in changes.items()}
-                answers, bad = self._run(bucket, part, copies)
+                answers, bad = self._run(bucket, part, copies, shared)
                 for row, ids in enumerate(answers):
                     tokens[start + row // rows][places[row % rows]] = self._until_stop(ids)
                 broken[start : start + copies, places] = bad.view(copies, rows).cpu()
         return Generated(tokens, broken)
 
-    def _run(self, bucket: _Bucket, edits: Edits, copies: int) -> tuple[list[list[int]], Tensor]:
+    def _shared(self, bucket: _Bucket, edits: Edits) -> SharedPrefill | None:
+        """What candidates share of a bucket's prompts; None where it is nothing, or the model cannot go on from it.
+
+        The first time that is tried: one candidate, with and without; it is not counted.
+        """
+        engine = self.engine
+        depth = engine.shared_blocks(edits)
+        if not depth or bucket.inputs["input_ids"].shape[1] < 2 or self._goes_on is False:
+            return None
+        if self._goes_on is None:
+            counts = engine.forwards, engine.token_layers
+            one = {name: edit.cut(0, 1) for name, edit in edits.items()}
+            plain, _ = self._run(bucket, one, 1, None)
+            tried = attempt(lambda: self._run(bucket, one, 1, SharedPrefill.of(engine, bucket.inputs, depth)))
+            self._goes_on = tried is not None and tried[0] == plain
+            engine.forwards, engine.token_layers = counts
+        return SharedPrefill.of(engine, bucket.inputs, depth) if self._goes_on else None
+
+    def _run(
+        self, bucket: _Bucket, edits: Edits, copies: int, shared: SharedPrefill | None
+    ) -> tuple[list[list[int]], Tensor]:
         """New tokens of ``copies`` candidates on a bucket, (copies R) lists, and which of them are broken."""
         engine = self.engine
-        inputs = {name: tensor.repeat(copies, 1) for name, tensor in bucket.inputs.items()}
+        inputs: dict[str, Any] = {name: tensor.repeat(copies, 1) for name, tensor in bucket.inputs.items()}
         rows, length = inputs["input_ids"].shape
+        if shared is not None:
+            inputs["past_key_values"] = shared.cache_of(engine, edits, copies)
         watch = _Watch(torch.zeros(rows, dtype=torch.bool, device=inputs["input_ids"].device))
+        processors = LogitsProcessorList([watch])
+        if self.draw is not None:
+            processors.append(_Drawn(self.draw, [self.draw.keys[prompt] for prompt in bucket.index], copies))
         with engine.running(edits, copies), without_own_settings(engine.model):
-            output = engine.model.generate(
-                **inputs, generation_config=self.settings, logits_processor=LogitsProcessorList([watch])
-            )
+            output = engine.model.generate(**inputs, generation_config=self.settings, logits_processor=processors)
         engine.forwards += watch.steps
         layers = sum(block.calls for block in engine.order.blocks)
-        engine.token_layers += rows * (length + watch.steps - 1) * layers
+        engine.token_layers += rows * (watch.steps if shared else length + watch.steps - 1) * layers
         return output[:, length:].tolist(), watch.broken
 
     def _until_stop(self, ids: list[int]) -> list[int]:
@@ -139,6 +188,35 @@ class _Watch(LogitsProcessor):
         self.steps += 1
         self.broken |= (scores.isnan() | scores.isposinf()).any(-1)
         return scores
+
+
+class _Drawn(LogitsProcessor):
+    """Adds noise to the logits so that the largest is a draw: Gumbel's, of P = softmax(logits / T) (the Gumbel trick).
+
+    Args:
+        draw: how to draw.
+        keys: of the R prompts.
+        copies: candidates; rows are candidate-major.
+    """
+
+    def __init__(self, draw: Draw, keys: Sequence[int], copies: int) -> None:
+        self.draw, self.keys, self.copies = draw, keys, copies
+        self.step = 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        scores = scores.float() / self.draw.temperature
+        if self.draw.top_p < 1:
+            ordered, index = scores.softmax(-1).sort(-1, descending=True)
+            unlikely = ordered.cumsum(-1) - ordered >= self.draw.top_p
+            scores = scores.masked_fill(unlikely.scatter(-1, index, unlikely), -torch.inf)
+        noise = torch.stack([self._noise(key, scores.shape[-1]) for key in self.keys]).to(scores.device)
+        self.step += 1
+        return scores + noise.repeat(self.copies, 1)
+
+    def _noise(self, key: int, size: int) -> Tensor:
+        """(size,) float32, from Gumbel(0, 1)."""
+        generator = torch.Generator().manual_seed(seed_of(key, f"token {self.step}"))
+        return -torch.empty(size).exponential_(generator=generator).clamp_(min=1e-30).log()
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor
 from dfolora.errors import UserError
 from dfolora.models.adapter import Adapter, Factors
 from dfolora.optimizers import Evaluation
+from dfolora.problems.alarms import Alarms
 from dfolora.problems.problem import Problem
 from dfolora.seeds import seed_of
 from dfolora.subspaces.base import Measured, Subspace
@@ -34,11 +35,17 @@ class Part:
     @property
     def dim(self) -> int:
         """d, numbers that are searched."""
-        return sum(subspace.dim for subspace in self.subspaces)
+        return self.subspaces[0].dim if self.is_shared else sum(subspace.dim for subspace in self.subspaces)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the same numbers serve every layer."""
+        return all(subspace.shared for subspace in self.subspaces)
 
     def edits(self, z: Tensor) -> Factors:
-        """Turn candidates (P, d), the layers' numbers side by side, into changes of modules."""
-        parts = z.split([subspace.dim for subspace in self.subspaces], dim=1)
+        """Turn candidates (P, d), the layers' numbers side by side or shared, into changes of modules."""
+        dims = [subspace.dim for subspace in self.subspaces]
+        parts = [z] * len(dims) if self.is_shared else z.split(dims, dim=1)
         found: Factors = {}
         for subspace, part in zip(self.subspaces, parts, strict=True):
             found.update(subspace.factors(part))
@@ -111,6 +118,7 @@ class AdapterProblem(Problem[Adapter]):
             self.parts = [Part(None, spaces)]
         else:
             self.parts = [Part(index, [space]) for index, space in enumerate(spaces)]
+        self.alarms = Alarms(len(self.parts))
         self.incumbents = [torch.zeros(part.dim) for part in self.parts]
         for index, z in enumerate(self.incumbents):
             self.keep(z, index)
@@ -142,7 +150,9 @@ class AdapterProblem(Problem[Adapter]):
     ) -> Evaluation:
         """As ``losses``, with the per-example losses or class scores that an optimizer ``wants`` beside them."""
         if self.evaluator is not None:
-            return self.evaluator.evaluation(candidates, part, batch, wants)
+            found = self.evaluator.evaluation(candidates, part, batch, wants)
+            self.alarms.see(found.losses)
+            return found
         return self.evaluate(self.parts[part].edits(candidates), batch, wants)
 
     def keep(self, candidate: Tensor, part: int = 0) -> None:

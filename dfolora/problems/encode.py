@@ -65,6 +65,8 @@ class PromptEncoder:
         else:
             self.slot = {"masked": self.tokenizer.mask_token, "seq2seq": SENTINEL}.get(self.kind, "")
         self.words = AnswerTokens(self.tokenizer, self.kind)
+        if self.prompt.chat and (self.kind != "causal" or not getattr(self.tokenizer, "chat_template", None)):
+            raise UserError(f"chat: {language_model.name!r} has no chat template; leave it out")
         self.label_tokens = self._label_tokens()
 
     def encode(self, examples: Sequence[Example]) -> Rows:
@@ -157,7 +159,7 @@ class PromptEncoder:
         if not self.task.new_tokens:
             return example
         if not example.gold:
-            raise UserError("it has no gold text; an answer that is generated needs at least one")
+            raise UserError("it has no gold text; an answer that is generated needs one, or a reward")
         return replace(example, choices=example.gold[:1], choice_class=None, label=0)
 
     def _class_count(self, example: Example) -> int:
@@ -182,7 +184,7 @@ class PromptEncoder:
         text = fill(self.prompt.answer, {**example.fields, "choice": choice})
         if self.kind == "encoder":
             return self._sentence(self._ids(text)[: self.max_length], owner)
-        answer = self.words.tokens(text, fill(before(self.prompt.template, "mask"), example.fields))
+        answer = self.words.tokens(text, self._stands_after(example.fields))
         if self.kind == "masked":
 
             def render(fields: Mapping[str, str]) -> str:
@@ -244,7 +246,7 @@ class PromptEncoder:
 
     def _cut(self, example: Example, render: Any, reserve: int) -> tuple[list[int], dict[str, str]]:
         """The token ids, and the fields that they come from."""
-        ids = self._ids(render(example.fields))
+        ids = self._prompt_ids(render(example.fields))
         limit = self.max_length - reserve
         name = self.task.shorten
         fields = dict(example.fields)
@@ -255,13 +257,35 @@ class PromptEncoder:
             tokens = max(1, len(self.words.ids(text)))
             keep = int(len(text) * max(0.0, 1 - (len(ids) - limit + 1) / tokens))
             fields[name] = text[: min(keep, len(text) - 1)].rsplit(" ", 1)[0]
-            ids = self._ids(render(fields))
+            ids = self._prompt_ids(render(fields))
         if len(ids) > limit:
             raise UserError(
                 f"max_length: {self.max_length} tokens cannot hold its prompt ({len(ids) + reserve} tokens with field "
                 f"{name or 'none'!r} cut)"
             )
         return ids, fields
+
+    def _prompt_ids(self, text: str) -> list[int]:
+        """Token ids of a filled template; with ``chat`` in the model's chat template, which has all special tokens."""
+        return self.words.ids(self._chat(text)) if self.prompt.chat else self._ids(text)
+
+    def _chat(self, text: str) -> str:
+        """A conversation up to where the model's answer begins."""
+        messages = [{"role": "user", "content": text}]
+        if self.prompt.system:
+            messages.insert(0, {"role": "system", "content": self.prompt.system})
+        try:
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # of a template that comes with the model, which may refuse a role
+            raise UserError(
+                f"chat: the template of {self.language_model.name!r} refuses it ({error!s:.200})"
+            ) from error
+
+    def _stands_after(self, fields: Mapping[str, str] | None = None) -> str:
+        """What stands in front of an answer; without ``fields`` the template itself up to there."""
+        template = before(self.prompt.template, "mask")
+        text = template if fields is None else fill(template, fields)
+        return self._chat(text) if self.prompt.chat else text
 
     def _ids(self, text: str) -> list[int]:
         ids = self.words.ids(text, special=True)
@@ -283,7 +307,7 @@ class PromptEncoder:
         if self.kind == "encoder" or self.prompt.words is None:
             return None
         tokens = []
-        stands_after = before(self.prompt.template, "mask")
+        stands_after = self._stands_after()
         for word in self.prompt.words:
             ids = self.words.tokens(word, stands_after)
             if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:

@@ -15,6 +15,7 @@ from dfolora.models.adapter import Factors
 from dfolora.models.checksum import sum_of_bits
 from dfolora.models.tuned import TunedModel
 from dfolora.optimizers import Evaluation
+from dfolora.problems.alarms import Alarms
 from dfolora.problems.answers import Answers
 from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.objectives import (
@@ -40,6 +41,7 @@ class Problem(Generic[Tuned]):
         adapter: what is tuned, as it stands; saving goes through it.
         engine: scores the few-shot set, and counts what that costs.
         selection: the dev set, and the best that it has seen.
+        alarms: what is wrong with the candidates so far, if anything.
         data_checksum: of the encoded sets, their labels and the model's weights.
     """
 
@@ -85,6 +87,7 @@ class Problem(Generic[Tuned]):
         self.device = self.engine.rows.owner.device
         self.labels = encoder.labels(train).to(self.device)
         self.data_checksum = digest([rows, self.selection.rows], [self.labels, self.selection.labels], adapter.model)
+        self.alarms = Alarms()
         self.answers: Answers | None = None
         if encoder.task.new_tokens and objective == "metric":  # of texts, which no class scores can tell
             self.answers = Answers(self.engine, encoder, train)
@@ -120,11 +123,14 @@ class Problem(Generic[Tuned]):
             UserError: the objective gives no such thing.
         """
         if self.answers is not None:
-            return Evaluation(self.answers.losses(edits, batch))
+            found = self.answers.losses(edits, batch)
+            self.alarms.see(found, self.answers.latest)
+            return Evaluation(found)
         scores = self.engine.scores(edits, batch)
         objective, labels = self.objective(batch)
         losses = check_result(objective(scores, labels), scores)
         total = mean_of(losses).cpu()
+        self.alarms.see(total)
         if wants == "losses":
             return Evaluation(total)
         example_losses = losses.float().cpu() if losses.dim() == 2 else None

@@ -78,15 +78,17 @@ class Selection:
     def measure(self, line: Line) -> None:
         """Score the current adapter on the dev set and write the result into a line."""
         started = time.perf_counter()
-        scores = self.engine.incumbent_scores()
-        loss = finite(self.loss(scores[None], self.labels).mean(-1))[0]
+        loss: float | None = None
+        if not self.task.rewarded:
+            scores = self.engine.incumbent_scores()
+            loss = finite(self.loss(scores[None], self.labels).mean(-1))[0]
         answers = self.answers.incumbent() if self.answers else None
         self.seconds = time.perf_counter() - started
-        if answers is None:
+        if self.answers is None or answers is None:
             metrics = self.task.measure(self.dev, scores.argmax(-1).tolist())
         else:
-            metrics = self.task.measure(self.dev, answers.texts)
-            loss = None if answers.broken else loss
+            metrics = self.task.measure(self.answers.examples, answers.texts)
+            loss = None if answers.broken else -self.task.main(metrics) if self.task.rewarded else loss
         main = self.task.main(metrics)
         if not math.isfinite(main):  # a reward of one's own may say so
             metrics, main, loss = {name: WORST for name in metrics}, WORST, None

@@ -63,7 +63,7 @@ def model_card(settings: TuneSettings, scores: dict[str, Any], encoder: PromptEn
     prompt, new_tokens = encoder.prompt, encoder.task.new_tokens
     words = ", ".join(prompt.words) if prompt.words else "each example's own choices"
     if new_tokens:
-        words = f"generated greedily, up to the end of the line, {new_tokens} tokens at most"
+        words = f"generated {_decoding(encoder)}, {new_tokens} tokens at most"
     return "\n".join(
         [
             "---",
@@ -91,6 +91,16 @@ def model_card(settings: TuneSettings, scores: dict[str, Any], encoder: PromptEn
             "",
         ]
     )
+
+
+def _decoding(encoder: PromptEncoder) -> str:
+    """How answers are generated and where they end, in a few words."""
+    how, prompt = encoder.task.decoding, encoder.prompt
+    drawn = f"at temperature {how.temperature:g}, top-p {how.top_p:g}" if how.temperature else "greedily"
+    ends = {("\n",): "up to the end of the line", (): "up to the end token"}
+    end = ends.get(how.stop, f"up to {' or '.join(map(repr, how.stop))}")
+    system = f" behind the system message {prompt.system!r}" if prompt.system else ""
+    return f"{drawn}, {end}" + (f", in the model's chat template{system}" if prompt.chat else "")
 
 
 def _use(model: str, kind: str, whole: bool) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfolora.errors import UserError
+from dfolora.problems.reward_source import is_code
 from dfolora.runs.folder import Run
 from dfolora.settings.build import saved
 from dfolora.settings.model import ModelSettings
@@ -31,6 +32,10 @@ def text(settings: ModelSettings, encoder: PromptEncoder) -> str:
     """The content of the file: the settings that matter for asking the model, and the prompt as it was used."""
     fields = {field.name for field in dataclasses.fields(ModelSettings)} - set(_LEFT_OUT)
     values = {name: value for name, value in saved(settings).items() if name in fields and value != ""}
+    if settings.reward is not None:
+        values["new_tokens"] = encoder.task.new_tokens  # generated without that reward, too
+        if isinstance(settings.reward, str) and not is_code(settings.reward):
+            values["reward"] = settings.reward
     for name in ("model", "data", "train_file", "dev_file", "test_file"):
         path = Path(str(values.get(name, ""))).expanduser()
         if values.get(name) and path.exists():  # from wherever it is evaluated
@@ -94,7 +99,7 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("task") or any(values.get(name) for name in ("train_file", "dev_file", "test_file")):
         # Another task: what was said of the run's own no longer holds.
         names = ("task", "data", "train_file", "dev_file", "test_file", "test_limit", "template", "label_words",
-                 "text_columns", "label_column", "shorten", "new_tokens")  # fmt: skip
+                 "text_columns", "label_column", "shorten", "new_tokens", "reward")  # fmt: skip
         if values.get("task") != known.get("task"):
             known = _without(known, names)
     if values.get("model") and not _same(values["model"], known.get("model")):
@@ -122,6 +127,8 @@ def _read(folder: Path) -> dict[str, Any]:
         if ours.is_file():
             known = json.loads(ours.read_text(encoding="utf-8"))["settings"]
             fields = {field.name for field in dataclasses.fields(ModelSettings)} - set(_LEFT_OUT)
+            if isinstance(known.get("reward"), str) and not is_code(known["reward"]):  # code is run if a user names it
+                fields.add("reward")
             return {str(name): value for name, value in known.items() if name in fields}
         name = json.loads(theirs.read_text(encoding="utf-8")).get("base_model_name_or_path")
         return {"model": str(name)} if name else {}

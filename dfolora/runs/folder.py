@@ -25,6 +25,7 @@ from torch import Tensor
 from dfolora import log
 from dfolora.errors import UserError
 from dfolora.log import Line
+from dfolora.problems.reward_source import checksum, is_code, is_file
 from dfolora.runs.files import file_hash, read_tensors, write_tensors, write_text
 from dfolora.runs.lock import locked
 from dfolora.runs.versions import versions_of
@@ -76,7 +77,10 @@ class Run:
         folder = free_folder(settings)
         settings = dataclasses.replace(settings, output=str(folder))
         with new_folder(folder) as (partial, lock):
-            write_text(partial / "environment.json", json.dumps(environment(device, data_checksum), indent=2) + "\n")
+            known = environment(device, data_checksum)
+            if is_file(settings.reward):
+                known["reward_checksum"] = checksum(settings.reward)
+            write_text(partial / "environment.json", json.dumps(known, indent=2) + "\n")
             write_text(partial / "config.yaml", yaml.safe_dump(saved(settings), sort_keys=False))
             if tensors:
                 write_tensors(partial / "measured.safetensors", tensors)
@@ -101,6 +105,10 @@ class Run:
             raise UserError(f"resume: {str(folder)!r} is not a run folder: it has no config.yaml")
         values = read_yaml(str(path / "config.yaml"), "resume")
         values["trust_remote_code"] = False  # never because a file says so
+        if is_code(values.get("reward")) and objects.get("reward") is None:
+            raise UserError(
+                f"reward: that of the run is code, {values['reward']!r}, which you must name again; give it"
+            )
         lock = locked(path)
         try:
             budget = typed("budget", budget, int | None)
@@ -121,21 +129,31 @@ class Run:
             raise
         return cls(path, settings, lines, lock)
 
-    def begin(self, data_checksum: str) -> None:
+    def begin(self, data_checksum: str) -> str:
         """Make the files those of a run under way, once it is certain that it can go on.
+
+        Returns:
+            A message for the user where the file of the reward is not as it was; ''.
 
         Raises:
             UserError: the few-shot or dev set is not the one that the run began with.
         """
         path = self.folder / "environment.json"
         try:
-            known = json.loads(path.read_text(encoding="utf-8"))["data_checksum"]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            known = json.loads(path.read_text(encoding="utf-8"))
+            same, reward = known["data_checksum"] == data_checksum, known.get("reward_checksum", "")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"resume: {str(path)!r} is missing or damaged") from error
-        if known != data_checksum:
+        if not same:
             raise UserError(
                 f"resume: the data, the model or the tokenizer of {str(self.folder)!r} have changed since it began"
             )
+        if reward == checksum(self.settings.reward):
+            return ""
+        return (
+            f"the file of the reward, {self.settings.reward}, has changed since the run began; "
+            "losses in the log are of the old one"
+        )
 
     def rewrite(self, generation: int) -> None:
         """Cut the log after a generation and reopen the run; later generations are run again."""

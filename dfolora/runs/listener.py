@@ -28,6 +28,9 @@ class Listener:
     def forecast(self, forecast: Forecast) -> None:
         """What the rest of the run is going to cost; not of a run that is over in a few seconds."""
 
+    def alarm(self, text: str, line: Line) -> None:
+        """Something is wrong with the candidates up to a generation; each thing is said once."""
+
     def progress(self, line: Line, best: Line) -> str | None:
         """A step is in the log.
 
@@ -67,6 +70,10 @@ class Listeners(Listener):
     def forecast(self, forecast: Forecast) -> None:
         for each in self.listeners:
             each.forecast(forecast)
+
+    def alarm(self, text: str, line: Line) -> None:
+        for each in self.listeners:
+            each.alarm(text, line)
 
     def progress(self, line: Line, best: Line) -> str | None:
         reasons = [each.progress(line, best) for each in self.listeners]

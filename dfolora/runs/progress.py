@@ -13,11 +13,13 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from dfolora.log import Line
+from dfolora.problems.reward_source import is_code
 from dfolora.runs.card import how_it_works
 from dfolora.runs.description import name_of
 from dfolora.runs.folder import Run
 from dfolora.runs.forecast import Forecast, clock
 from dfolora.runs.listener import Listener
+from dfolora.settings.options import as_text
 
 QUIET_SECONDS = 10.0  # between lines where the output is not a terminal
 WARNINGS = (1, 10, 100, 1000)  # of generations without a finite loss
@@ -76,7 +78,10 @@ class Display(Listener):
     def interrupted(self) -> None:
         """Say how to go on."""
         self._stop()
-        self._print("interrupted" + (f"; go on with: dfolora tune --resume {self.run.folder}" if self.run else ""))
+        how = f"; go on with: dfolora tune --resume {self.run.folder}" if self.run else ""
+        if self.run and is_code(reward := as_text(self.run.settings.reward)):
+            how += f" --reward {reward}"
+        self._print("interrupted" + how)
 
     def forecast(self, forecast: Forecast) -> None:
         self._print(f"forecast: {forecast}")
@@ -98,6 +103,9 @@ class Display(Listener):
         elif time.monotonic() - self.last_line > QUIET_SECONDS or left < len(line.losses):
             self.last_line = time.monotonic()
             self._print(text)
+
+    def alarm(self, text: str, line: Line) -> None:
+        self._print(f"warning: generation {line.generation}: {text}")
 
     def scores(self, scores: dict[str, Any]) -> None:
         """The table at the end, on standard output."""

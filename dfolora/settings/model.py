@@ -66,7 +66,38 @@ class ModelSettings(Options):
     new_tokens: int | None = option(
         None, "most tokens of an answer that is generated; nothing: as the task says", group=DATA, least=1
     )
-    reward: Any = option(None, "a function of generated texts and their examples, from Python", group="")
+    chat: bool = option(
+        False, "ask in the model's chat template; the filled template is the user's message", group=DATA
+    )
+    system: str = option("", "the system's message in front of it, with chat", group=DATA)
+    stop: Any = option(
+        None,
+        "texts that end a generated answer, separated by |, \\n for a line's end; '': the model's end token alone; "
+        "nothing: a line's end, with chat the model's end token alone",
+        group=DATA,
+    )
+    temperature: float = option(0.0, "of generated answers; 0: the likeliest token every time", group=DATA, least=0)
+    top_p: float = option(
+        1.0, "with a temperature: draw from the likeliest tokens of this probability", group=DATA, above=0, most=1
+    )
+    samples: int = option(1, "with a temperature: answers to each prompt in a search", group=DATA, least=1)
+    reward: Any = option(
+        None,
+        "what a generated answer is worth: file.py:function of texts and examples, or rewards with weights such as "
+        "\"json('name') - 0.01*length\"; see docs/rewards.md",
+        group=DATA,
+    )
+    reward_timeout: float | None = option(
+        None, "seconds that one call of the reward may take; nothing: as many as it likes", group=DATA, above=0
+    )
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts that end a generated answer."""
+        if self.stop is None:
+            return () if self.chat else ("\n",)
+        texts = self.stop.split("|") if isinstance(self.stop, str) else list(self.stop)
+        return tuple(str(text).replace("\\n", "\n") for text in texts if text)
 
     @property
     def data_seed(self) -> int:
@@ -74,8 +105,13 @@ class ModelSettings(Options):
         return self.seed if self.split_seed is None else self.split_seed
 
     def check(self) -> None:
-        if self.reward is not None and not callable(self.reward):
-            raise UserError(f"reward: {self.reward!r} is a function that only a Python program can give")
+        if self.system and not self.chat:
+            raise UserError(f"system: {self.system[:60]!r} is a message of a chat; give chat with it, or leave it out")
+        for name, usual in (("top_p", 1.0), ("samples", 1)):
+            if self.temperature == 0 and getattr(self, name) != usual:
+                raise UserError(
+                    f"{name}: {getattr(self, name)} is for answers that are drawn; give a temperature above 0"
+                )
         if (self.train_file or self.dev_file or self.test_file) and self.task:
             raise UserError(f"task: {self.task!r} and a file of your own exclude each other; leave one out")
 

@@ -22,6 +22,7 @@ REGISTRY = Registry(
         "lora": ("dfolora.subspaces.lora:Lora", "A and B themselves, in the units of ordinary LoRA (MeZO)"),
         "paper": ("dfolora.subspaces.paper:Paper", "random projections to A and B, as DFO-LoRA was released"),
         "pca": ("dfolora.subspaces.pca:Pca", "A the main directions of a module's inputs, B a random projection of z"),
+        "tiny": ("dfolora.subspaces.tiny:Tiny", "as xs, by a few random mixtures; --mode joint shares them (TinyLoRA)"),
         "xs": ("dfolora.subspaces.xs:Xs", "a matrix between the main directions of each weight (LoRA-XS)"),
     },
     "dfolora.subspaces",

@@ -59,6 +59,7 @@ class Subspace(ABC):
     draws: ClassVar[bool] = True  # whether another seed makes another map
     target: ClassVar[str] = "qk"  # what is adapted unless the user says otherwise
     reads_scores: ClassVar[bool] = False  # whether it asks where answers are read: ``read_along``, inputs there alone
+    shared: ClassVar[bool] = False  # whether one z serves all layers where they are searched at once
     dim: int
 
     def __init__(
