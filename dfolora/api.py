@@ -14,7 +14,7 @@ from dfolora.loop import run_method
 from dfolora.methods.first_order import FirstOrder
 from dfolora.methods.full_parameter.method import AllWeights, move_to, mover
 from dfolora.models import adapter as adapters
-from dfolora.models.adapter import Adapter
+from dfolora.models import prompted
 from dfolora.models.bare import Bare
 from dfolora.models.tuned import TunedModel
 from dfolora.opening import (
@@ -27,16 +27,16 @@ from dfolora.opening import (
     run_settings,
     with_demo,
 )
-from dfolora.problems.adapters import AdapterProblem
 from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.objectives import make_objective
+from dfolora.problems.parted import PartedProblem
 from dfolora.runs import description
 from dfolora.runs.card import model_card
 from dfolora.runs.files import write_text
 from dfolora.runs.folder import Run
 from dfolora.runs.listener import Listener
 from dfolora.settings.build import settings as settings_of
-from dfolora.settings.methods import FullParameterSettings, SearchSettings, TuneSettings
+from dfolora.settings.methods import FullParameterSettings, SearchSettings, TuneSettings, WhatSettings
 from dfolora.settings.model import EvaluateSettings
 from dfolora.task import Example, Task
 
@@ -110,7 +110,7 @@ def evaluate(model: Any = "", task: Any = "", *, listener: Listener | None = Non
     encoder.check(split)
     listener.stage(f"loading {description.name_of(settings.model)}")
     language_model.read_weights()
-    adapter = adapters.load(language_model, settings.adapter) if settings.adapter else Bare(language_model)
+    adapter = load_adapter(encoder, settings.adapter) if settings.adapter else Bare(language_model)
     predictions = scoring.predict(adapter, encoder, split, settings.chunk_tokens, listener)
     if any(guess is None for guess in predictions.predicted):
         dtype = str(next(language_model.model.parameters()).dtype).removeprefix("torch.")
@@ -129,7 +129,7 @@ def evaluate(model: Any = "", task: Any = "", *, listener: Listener | None = Non
     }
 
 
-def problem(model: Any = "", task: Any = "", **options: Any) -> AdapterProblem:
+def problem(model: Any = "", task: Any = "", **options: Any) -> PartedProblem[Any]:
     """The search problem itself, for a loop of your own: ``losses``, ``keep``, ``save``.
 
     Args:
@@ -148,6 +148,13 @@ def problem(model: Any = "", task: Any = "", **options: Any) -> AdapterProblem:
     encoder = open_prompt(settings, opened, train[0])
     encoder.language_model.read_weights()
     return open_problem(settings, encoder.language_model, encoder, train, dev)[0]
+
+
+def load_adapter(encoder: PromptEncoder, folder: str) -> TunedModel:
+    """Put what a folder holds on the model of an encoder: a LoRA adapter, or a soft prompt."""
+    if encoder.soft is not None:
+        return prompted.load(encoder.language_model, folder, encoder.soft, encoder.instances)
+    return adapters.load(encoder.language_model, folder)
 
 
 def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
@@ -209,6 +216,7 @@ def _scores(method: Any, run: Run, last: Line, task: Task, examples: dict[str, l
         "method": settings.method,
         "optimizer": settings.search,
         "subspace": description.name_of(settings.subspace) if isinstance(settings, SearchSettings) else "",
+        "tune": settings.tune if isinstance(settings, WhatSettings) else "lora",
         "first_order_layers": method.layers if isinstance(method, FirstOrder) else [],
         "seed": settings.seed,
         "evaluations": last.evaluations,
@@ -241,7 +249,7 @@ def _write_down(
 
 
 def _finish_adapter(
-    run: Run, adapter: Adapter, encoder: PromptEncoder, test: list[Example], scores: dict[str, Any], listener: Listener
+    run: Run, adapter: TunedModel, encoder: PromptEncoder, test: list[Example], scores: dict[str, Any], listener: Listener
 ) -> None:
     """Save the adapter first, then score it; the card is written again with the scores."""
     card = lambda: model_card(run.settings, scores, encoder)  # noqa: E731
@@ -254,7 +262,8 @@ def _finish_adapter(
     _write_down(run, "predictions.jsonl", encoder, test, tuned)
     selected = adapter.state()
     adapter.clear()
-    plain = scoring.predict(adapter, encoder, test, chunk, listener, "scoring the model as it was")
+    bare = encoder.without_prompt()
+    plain = scoring.predict(adapter, bare, test, chunk, listener, "scoring the model as it was")
     adapter.restore(selected)
     scores["zero_shot"] = scoring.metrics(encoder, test, plain)
     _write_down(run, "zero_shot_predictions.jsonl", encoder, test, plain)

@@ -21,17 +21,25 @@ from dfolora.methods.search import Search
 from dfolora.methods.tangent.tangent import Tangent
 from dfolora.models import adapter as adapters
 from dfolora.models import load as models
+from dfolora.models import prompt_folder, prompted
 from dfolora.models.bare import Bare
+from dfolora.models.instances import Instances
 from dfolora.models.load import LanguageModel
+from dfolora.models.prompted import Prompted
+from dfolora.models.soft_tokens import SoftTokens
 from dfolora.models.targets import read_by_answers
 from dfolora.optimizers import make_optimizer
 from dfolora.problems.adapters import AdapterProblem
 from dfolora.problems.encode import PromptEncoder
+from dfolora.problems.parted import PartedProblem
 from dfolora.problems.problem import Problem
+from dfolora.problems.prompts import PromptProblem
 from dfolora.problems.rewards import rewarded
 from dfolora.seeds import seed_of
 from dfolora.settings.build import method_of, tune_settings
 from dfolora.settings.methods import (
+    GATED,
+    PROMPTS,
     FirstOrderSettings,
     FullParameterSettings,
     HybridSettings,
@@ -39,8 +47,9 @@ from dfolora.settings.methods import (
     SubspaceSettings,
     TangentSettings,
     TuneSettings,
+    WhatSettings,
 )
-from dfolora.settings.model import ModelSettings
+from dfolora.settings.model import EvaluateSettings, ModelSettings
 from dfolora.subspaces import subspace_class
 from dfolora.task import Example, Task
 from dfolora.template import names
@@ -132,6 +141,7 @@ def open_model(settings: ModelSettings) -> LanguageModel:
     """
     if isinstance(settings.model, LanguageModel):
         adapters.detach(settings.model)
+        prompted.detach(settings.model.model)
         return settings.model
     if not isinstance(settings.model, (str, Path)):
         raise UserError(f"model: {settings.model!r} is no name, no folder and nothing that dfolora.load_model gives")
@@ -152,9 +162,31 @@ def open_prompt(settings: ModelSettings, task: Task, example: Example) -> Prompt
     Raises:
         UserError: the model cannot be loaded, or the prompt does not fit.
     """
-    encoder = PromptEncoder(open_model(settings), task, settings.max_length or 0)
+    language_model = open_model(settings)
+    soft, instances = soft_tokens(settings, language_model)
+    encoder = PromptEncoder(language_model, task, settings.max_length or 0, soft, instances)
     check_prompt(encoder, example)
     return encoder
+
+
+def soft_tokens(settings: ModelSettings, language_model: LanguageModel) -> tuple[SoftTokens | None, Instances | None]:
+    """The soft tokens of what is tuned, or of the adapter that is evaluated, and the texts' features for a gate.
+
+    Raises:
+        UserError: an adapter that cannot be read.
+    """
+    tune, count, features = "lora", 0, 0
+    if isinstance(settings, WhatSettings):
+        tune, count, features = settings.tune, settings.soft_tokens, settings.gate_features
+    elif isinstance(settings, EvaluateSettings) and settings.adapter:
+        tune = prompt_folder.kind_of_folder(settings.adapter)
+        count = prompt_folder.count_of_folder(settings.adapter) if tune in ("prompt_tuning", "ipl") else 0
+    gated = tune in GATED
+    if not count and not gated:
+        return None, None
+    model = language_model.model
+    instances = Instances(features, lambda: model.get_input_embeddings().weight) if gated else None
+    return SoftTokens(language_model.vocabulary, count, everywhere=tune == "ipl-lora"), instances
 
 
 def check_examples(task: Task, train: Sequence[Example]) -> None:
@@ -242,9 +274,17 @@ def open_problem(
     train: Sequence[Example],
     dev: Sequence[Example],
     measured: dict[str, Tensor] | None = None,
-) -> tuple[AdapterProblem, dict[str, Tensor]]:
+) -> tuple[PartedProblem[Any], dict[str, Tensor]]:
     """Build the problem of a search, with its parts; arguments and errors as for ``open_method``."""
     make_engine = SequentialEngine if settings.engine == "sequential" else Engine
+    if settings.tune in PROMPTS:
+        soft = PromptProblem(
+            _prompted(encoder), encoder, train, dev, settings.objective, settings.batch, settings.seed,
+            settings.selection, settings.chunk_tokens, make_engine,
+        )  # fmt: skip
+        return soft, soft.prepare(
+            settings.subspace, settings.subspace_dim, settings.scale, settings.prompt_text, measured
+        )
     problem = AdapterProblem(
         _attach(settings, language_model), encoder, train, dev, settings.objective, settings.batch, settings.seed,
         settings.selection, settings.chunk_tokens, make_engine,
@@ -256,7 +296,7 @@ def open_problem(
     return problem, found
 
 
-def _search(settings: SearchSettings, problem: AdapterProblem) -> Search:
+def _search(settings: SearchSettings, problem: PartedProblem[Any]) -> Search:
     parts = len(problem.parts)
     # What plans with its generations plans with the budget that the run began with.
     generations = max(1, settings.budget // (settings.population * parts))
@@ -303,6 +343,15 @@ def _tangent(
         problem, settings.evaluations, settings.directions, settings.promise, settings.enough, settings.step_size,
         settings.rounds, settings.halves, settings.seed,
     )  # fmt: skip
+
+
+def _prompted(encoder: PromptEncoder) -> Prompted:
+    """The model behind soft tokens that hold nothing yet."""
+    assert encoder.soft is not None, "the encoder was made for prompts"
+    table = encoder.language_model.model.get_input_embeddings().weight
+    return Prompted(
+        encoder.language_model, encoder.soft, table.new_zeros(encoder.soft.count, table.shape[1]), encoder.instances
+    )
 
 
 def _attach(settings: SubspaceSettings | FirstOrderSettings, language_model: LanguageModel) -> adapters.Adapter:

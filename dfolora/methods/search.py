@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from typing import Any
 
 from torch import Tensor
 
@@ -18,13 +19,13 @@ from dfolora.log import Line, Step, checksum, finite
 from dfolora.methods.method import Method
 from dfolora.optimizers import Optimizer
 from dfolora.optimizers.ahead import threads, threads_beside
-from dfolora.problems.adapters import AdapterProblem
+from dfolora.problems.parted import PartedProblem
 
 MakeOptimizer = Callable[[int, int], Optimizer]
 """(index of the part, d) -> its optimizer."""
 
 
-class Search(Method[AdapterProblem]):
+class Search(Method[PartedProblem[Any]]):
     """Searches the parts of a problem in turn: a step asks for a population, scores it and tells the losses.
 
     Attributes:
@@ -33,7 +34,7 @@ class Search(Method[AdapterProblem]):
 
     def __init__(
         self,
-        problem: AdapterProblem,
+        problem: PartedProblem[Any],
         make_optimizer: MakeOptimizer,
         population: int,
         budget: int,

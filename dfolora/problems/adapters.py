@@ -12,9 +12,7 @@ from torch import Tensor
 
 from dfolora.errors import UserError
 from dfolora.models.adapter import Adapter, Factors
-from dfolora.optimizers import Evaluation
-from dfolora.problems.problem import Problem
-from dfolora.seeds import seed_of
+from dfolora.problems.parted import PartedProblem
 from dfolora.subspaces.base import Measured, Subspace
 from dfolora.subspaces.measure import measure
 
@@ -45,7 +43,7 @@ class Part:
         return found
 
 
-class AdapterProblem(Problem[Adapter]):
+class AdapterProblem(PartedProblem[Adapter]):
     """A problem whose parts are layers, searched in turn.
 
     Attributes:
@@ -104,31 +102,6 @@ class AdapterProblem(Problem[Adapter]):
         self._verify()
         self.engine.reset_counts()
         return {f"{index}/{name}": tensor for index, each in enumerate(by_layer) for name, tensor in each.items()}
-
-    def _verify(self) -> None:
-        """Compare the engine with scoring one candidate at a time, on two candidates of a part in the middle."""
-        part = self.parts[len(self.parts) // 2]
-        generator = torch.Generator().manual_seed(seed_of(self.seed, "verification"))
-        self.engine.verify(part.edits(torch.randn(2, part.dim, generator=generator)))
-
-    def losses(self, candidates: Tensor, part: int = 0, batch: Tensor | None = None) -> Tensor:
-        """One loss per candidate.
-
-        Args:
-            candidates: (P, d).
-            part: index of the part that they belong to; all others stay at their incumbents.
-            batch: (n,) int64, a minibatch; None: all examples.
-
-        Returns:
-            (P,) float32 on the CPU.
-        """
-        return self.evaluation(candidates, part, batch).losses
-
-    def evaluation(
-        self, candidates: Tensor, part: int = 0, batch: Tensor | None = None, wants: str = "losses"
-    ) -> Evaluation:
-        """As ``losses``, with the per-example losses or class scores that an optimizer ``wants`` beside them."""
-        return self.evaluate(self.parts[part].edits(candidates), batch, wants)
 
     def keep(self, candidate: Tensor, part: int = 0) -> None:
         """Make a candidate (d,) the incumbent of a part."""

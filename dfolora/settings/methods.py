@@ -12,6 +12,11 @@ from dfolora.settings.model import ModelSettings
 from dfolora.settings.options import as_text, option
 
 SEARCH, RUN = "Search", "Run"
+PROMPTS = ("prompt", "deep-prompt", "ipl")
+"""What is tuned that stands before a text."""
+GATED = ("ipl", "ipl-lora")
+"""What is tuned that depends on the text."""
+TUNED = ("lora", "prompt", "deep-prompt", "ipl", "ipl-lora")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +72,39 @@ class TuneSettings(ModelSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubspaceSettings(TuneSettings):
+class WhatSettings(TuneSettings):
+    """What is tuned, for methods that can tune more than LoRA."""
+
+    tune: str = option("lora", "what is tuned: " + ", ".join(TUNED), group=SEARCH, choices=TUNED)
+    prompt_tokens: int = option(16, "soft tokens before every text", group=SEARCH, least=1)
+    prompt_text: str = option(
+        "", "words that the soft tokens start from, over and over; nothing: words drawn by the seed", group=SEARCH
+    )
+    gate_features: int = option(8, "features of a text that its gate sees", group=SEARCH, least=1)
+
+    @property
+    def soft_tokens(self) -> int:
+        """m, soft tokens before every text; 0 where it is not prompts that are tuned."""
+        return self.prompt_tokens if self.tune in PROMPTS else 0
+
+    def check(self) -> None:
+        super().check()
+        if self.tune not in PROMPTS and (self.prompt_text or self.prompt_tokens != 16):
+            name = "prompt_text" if self.prompt_text else "prompt_tokens"
+            raise UserError(f"{name}: {self.tune} has no soft tokens; it is for tune {', '.join(PROMPTS)}")
+        if self.tune not in GATED and self.gate_features != 8:
+            raise UserError(f"gate_features: {self.tune} has no gate; it is for tune {', '.join(GATED)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubspaceSettings(WhatSettings):
     """What every method takes that moves layers within subspaces, as ``opening.open_problem`` reads it."""
 
-    subspace: Any = option("pca", "where to search: see `dfolora subspaces`", group=SEARCH)
+    subspace: Any = option(
+        "pca",
+        "where to search: see `dfolora subspaces`; a prompt: random (the default there), full, or gate (of ipl alone)",
+        group=SEARCH,
+    )
     subspace_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "what the subspace takes itself"})
     subspace_dim: int = option(
         500, "numbers per layer that are searched; some subspaces have their own count", group=SEARCH, least=1
@@ -101,7 +135,13 @@ class SubspaceSettings(TuneSettings):
         super().check()
         from dfolora.subspaces import subspace_options
 
-        declared = subspace_options(self.subspace)
+        if self.tune in PROMPTS:
+            wanted = ("random", "full", "gate") if self.tune == "ipl" else ("random", "full")
+            if self.subspace not in wanted:
+                raise UserError(
+                    f"subspace: {as_text(self.subspace)} is none of tune {self.tune}; choose {', '.join(wanted)}"
+                )
+        declared = {} if self.tune in PROMPTS else subspace_options(self.subspace)
         for name in self.subspace_options:
             if name not in declared:
                 raise UserError(f"{name}: the subspace {as_text(self.subspace)} does not take it")
@@ -188,7 +228,7 @@ class TangentSettings(TuneSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FirstOrderSettings(TuneSettings):
+class FirstOrderSettings(WhatSettings):
     """LoRA as it is usually tuned: AdamW on A and B of all layers, by back-propagation."""
 
     method: ClassVar[str] = "first-order"
