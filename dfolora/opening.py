@@ -184,8 +184,8 @@ def soft_tokens(settings: ModelSettings, language_model: LanguageModel) -> tuple
     gated = tune in GATED
     if not count and not gated:
         return None, None
-    model = language_model.model
-    instances = Instances(features, lambda: model.get_input_embeddings().weight) if gated else None
+    table = lambda: language_model.model.get_input_embeddings().weight  # noqa: E731  # not there yet
+    instances = Instances(features, table) if gated else None
     return SoftTokens(language_model.vocabulary, count, everywhere=tune == "ipl-lora"), instances
 
 

@@ -72,9 +72,8 @@ class PromptEncoder:
         self.soft, self.instances = soft, instances
         limit = _positions_left(language_model, soft)
         if max_length > limit:
-            beside = f" beside {soft.count} soft tokens" if soft is not None and soft.count else ""
             raise UserError(
-                f"max_length: {max_length} is more than the {limit} positions of {language_model.name!r}{beside}"
+                f"max_length: {max_length} is more than the {limit} positions of {language_model.name!r}{_beside(soft)}"
             )
         self.max_length = max_length or min(limit, 512)
         if self.kind == "seq2seq" and self.tokenizer.convert_tokens_to_ids(SENTINEL) == self.tokenizer.unk_token_id:
@@ -294,8 +293,8 @@ class PromptEncoder:
             ids = self._ids(render(fields))
         if len(ids) > limit:
             raise UserError(
-                f"max_length: {self.max_length} tokens cannot hold its prompt ({len(ids) + reserve} tokens with field "
-                f"{name or 'none'!r} cut)"
+                f"max_length: {self.max_length} tokens{_beside(self.soft)} cannot hold its prompt ({len(ids) + reserve} "
+                f"tokens with field {name or 'none'!r} cut)"
             )
         return ids, fields
 
@@ -353,6 +352,10 @@ def _positions_left(language_model: LanguageModel, soft: SoftTokens | None) -> i
             "take far fewer"
         )
     return limit - (0 if soft is None else soft.count)
+
+
+def _beside(soft: SoftTokens | None) -> str:
+    return f" beside {soft.count} soft ones" if soft is not None and soft.count else ""
 
 
 def _checked_prompt(prompt: Prompt, kind: Kind) -> Prompt:

@@ -276,6 +276,8 @@ class HybridSettings(FirstOrderSettings):
 
     def check(self) -> None:
         super().check()
+        if self.tune != "lora":
+            raise UserError(f"tune: {self.tune} is for the methods search and first-order, not for {self.method}")
         from dfolora.optimizers import check_optimizer, options_of
 
         if "lr" not in options_of(self.optimizer):
