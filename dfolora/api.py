@@ -14,7 +14,7 @@ from dfolora.loop import run_method
 from dfolora.methods.first_order import FirstOrder
 from dfolora.methods.full_parameter.method import AllWeights, move_to, mover
 from dfolora.models import adapter as adapters
-from dfolora.models import prompted
+from dfolora.models import deep_prompted, prefix_folder, prompt_folder, prompted
 from dfolora.models.bare import Bare
 from dfolora.models.tuned import TunedModel
 from dfolora.opening import (
@@ -152,6 +152,9 @@ def problem(model: Any = "", task: Any = "", **options: Any) -> PartedProblem[An
 
 def load_adapter(encoder: PromptEncoder, folder: str) -> TunedModel:
     """Put what a folder holds on the model of an encoder: a LoRA adapter, or a soft prompt."""
+    if encoder.soft is not None and prompt_folder.kind_of_folder(folder) == "prefix_tuning":
+        deep = prefix_folder.read_prefix(folder)
+        return deep_prompted.load(encoder.language_model, folder, encoder.soft, deep)
     if encoder.soft is not None:
         return prompted.load(encoder.language_model, folder, encoder.soft, encoder.instances)
     return adapters.load(encoder.language_model, folder)

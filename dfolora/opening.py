@@ -23,6 +23,7 @@ from dfolora.models import adapter as adapters
 from dfolora.models import load as models
 from dfolora.models import prompt_folder, prompted
 from dfolora.models.bare import Bare
+from dfolora.models.deep_prompted import DeepPrompted
 from dfolora.models.instances import Instances
 from dfolora.models.load import LanguageModel
 from dfolora.models.prompted import Prompted
@@ -33,6 +34,7 @@ from dfolora.problems.adapters import AdapterProblem
 from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.parted import PartedProblem
 from dfolora.problems.problem import Problem
+from dfolora.problems.prefixes import PrefixProblem
 from dfolora.problems.prompts import PromptProblem
 from dfolora.problems.rewards import rewarded
 from dfolora.seeds import seed_of
@@ -180,7 +182,7 @@ def soft_tokens(settings: ModelSettings, language_model: LanguageModel) -> tuple
         tune, count, features = settings.tune, settings.soft_tokens, settings.gate_features
     elif isinstance(settings, EvaluateSettings) and settings.adapter:
         tune = prompt_folder.kind_of_folder(settings.adapter)
-        count = prompt_folder.count_of_folder(settings.adapter) if tune in ("prompt_tuning", "ipl") else 0
+        count = prompt_folder.count_of_folder(settings.adapter) if tune in ("prompt_tuning", "prefix_tuning", "ipl") else 0
     gated = tune in GATED
     if not count and not gated:
         return None, None
@@ -277,6 +279,15 @@ def open_problem(
 ) -> tuple[PartedProblem[Any], dict[str, Tensor]]:
     """Build the problem of a search, with its parts; arguments and errors as for ``open_method``."""
     make_engine = SequentialEngine if settings.engine == "sequential" else Engine
+    if settings.tune == "deep-prompt":
+        assert encoder.soft is not None, "the encoder was made for prompts"
+        deep = PrefixProblem(
+            DeepPrompted(language_model, encoder.soft), encoder, train, dev, settings.objective, settings.batch,
+            settings.seed, settings.selection, settings.chunk_tokens, make_engine,
+        )  # fmt: skip
+        return deep, deep.prepare(
+            settings.subspace, settings.subspace_dim, settings.scale, settings.prompt_text, settings.mode, measured
+        )
     if settings.tune in PROMPTS:
         soft = PromptProblem(
             _prompted(encoder), encoder, train, dev, settings.objective, settings.batch, settings.seed,

@@ -112,8 +112,17 @@ def read_prompt(folder: str) -> dict[str, Tensor]:
 
 
 def count_of_folder(folder: str) -> int:
-    """m, the soft tokens of the prompt in a folder."""
-    return len(read_prompt(folder)["prompt"])
+    """m, the soft tokens of the prompt in a folder.
+
+    Raises:
+        UserError: it does not say.
+    """
+    if (Path(folder).expanduser() / OURS).is_file():
+        return len(read_prompt(folder)["prompt"])
+    count = read_config(folder).get("num_virtual_tokens")
+    if not isinstance(count, int) or not 0 < count < 10**6:
+        raise UserError(f"adapter: {folder!r} says that it has {count!r:.40} soft tokens")
+    return count
 
 
 def check_width(language_model: LanguageModel, folder: str, prompt: Tensor) -> None:

@@ -126,8 +126,9 @@ def load(language_model: LanguageModel, folder: str, tokens: SoftTokens, instanc
 
 def detach(model: nn.Module) -> None:
     """Take a soft prompt off a model: it looks up embeddings as it did before."""
+    ours = ("prompt_forward.", "prefix_forward.")
     for module in model.modules():
-        if getattr(module.__dict__.get("forward"), "__qualname__", "").startswith(prompt_forward.__qualname__):
+        if getattr(module.__dict__.get("forward"), "__qualname__", "").startswith(ours):
             del module.__dict__["forward"]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dfolora.errors import UserError
 from dfolora.models.prompted import Prompted
+from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.parted import PartedProblem
 from dfolora.seeds import seed_of
 from dfolora.subspaces.prompts import PromptSpace, starting_prompt
@@ -59,11 +60,10 @@ class PromptProblem(PartedProblem[Prompted]):
 
 def begin(problem: PartedProblem[Prompted], text: str, measured: Mapping[str, Tensor] | None) -> Tensor:
     """Put the starting prompt on a problem's model, and its texts' features in their place; P0 (m, d)."""
-    prompted, encoder = problem.adapter, problem.encoder
+    prompted = problem.adapter
     table = prompted.model.get_input_embeddings().weight
     if measured is None:
-        ids = encoder.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-        start = starting_prompt(table, ids, prompted.tokens.count, seed_of(problem.seed, "prompt"))
+        start = words_to_start(problem.encoder, prompted.tokens.count, text, problem.seed)
         if prompted.instances is not None:
             prompted.instances.fit()
     else:
@@ -77,6 +77,13 @@ def begin(problem: PartedProblem[Prompted], text: str, measured: Mapping[str, Te
             raise UserError(f"resume: measured.safetensors belongs to another model ({tuple(start.shape)})")
     prompted.write({"prompt": start, **prompted.open_gate()})
     return start
+
+
+def words_to_start(encoder: PromptEncoder, count: int, text: str, seed: int) -> Tensor:
+    """P0 (m, d): the embeddings of a text's words, over and over, or of words drawn by a seed where it is empty."""
+    table = encoder.language_model.model.get_input_embeddings().weight
+    ids = encoder.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+    return starting_prompt(table, ids, count, seed_of(seed, "prompt"))
 
 
 def measurements(prompted: Prompted, start: Tensor) -> dict[str, Tensor]:
