@@ -21,7 +21,7 @@ from dfolora.methods.search import Search
 from dfolora.methods.tangent.tangent import Tangent
 from dfolora.models import adapter as adapters
 from dfolora.models import load as models
-from dfolora.models import prompt_folder, prompted
+from dfolora.models import deep_prompted, prompt_folder, prompted
 from dfolora.models.bare import Bare
 from dfolora.models.deep_prompted import DeepPrompted
 from dfolora.models.instances import Instances
@@ -144,6 +144,7 @@ def open_model(settings: ModelSettings) -> LanguageModel:
     if isinstance(settings.model, LanguageModel):
         adapters.detach(settings.model)
         prompted.detach(settings.model.model)
+        deep_prompted.detach(settings.model.model)
         return settings.model
     if not isinstance(settings.model, (str, Path)):
         raise UserError(f"model: {settings.model!r} is no name, no folder and nothing that dfolora.load_model gives")
