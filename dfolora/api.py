@@ -14,7 +14,7 @@ from dfolora.loop import run_method
 from dfolora.methods.first_order import FirstOrder
 from dfolora.methods.full_parameter.method import AllWeights, move_to, mover
 from dfolora.models import adapter as adapters
-from dfolora.models import deep_prompted, prefix_folder, prompt_folder, prompted
+from dfolora.models import deep_prompted, gated_adapter, prefix_folder, prompt_folder, prompted
 from dfolora.models.bare import Bare
 from dfolora.models.tuned import TunedModel
 from dfolora.opening import (
@@ -152,12 +152,15 @@ def problem(model: Any = "", task: Any = "", **options: Any) -> PartedProblem[An
 
 def load_adapter(encoder: PromptEncoder, folder: str) -> TunedModel:
     """Put what a folder holds on the model of an encoder: a LoRA adapter, or a soft prompt."""
-    if encoder.soft is not None and prompt_folder.kind_of_folder(folder) == "prefix_tuning":
-        deep = prefix_folder.read_prefix(folder)
-        return deep_prompted.load(encoder.language_model, folder, encoder.soft, deep)
-    if encoder.soft is not None:
-        return prompted.load(encoder.language_model, folder, encoder.soft, encoder.instances)
-    return adapters.load(encoder.language_model, folder)
+    if encoder.soft is None:
+        return adapters.load(encoder.language_model, folder)
+    kind, model = prompt_folder.kind_of_folder(folder), encoder.language_model
+    if kind == "prefix_tuning":
+        return deep_prompted.load(model, folder, encoder.soft, prefix_folder.read_prefix(folder))
+    if kind == "ipl-lora":
+        assert encoder.instances is not None, "the encoder was made for gates"
+        return gated_adapter.load(model, folder, encoder.soft, encoder.instances)
+    return prompted.load(model, folder, encoder.soft, encoder.instances)
 
 
 def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:

@@ -21,9 +21,10 @@ from dfolora.methods.search import Search
 from dfolora.methods.tangent.tangent import Tangent
 from dfolora.models import adapter as adapters
 from dfolora.models import load as models
-from dfolora.models import deep_prompted, prompt_folder, prompted
+from dfolora.models import prompt_folder, prompted
 from dfolora.models.bare import Bare
 from dfolora.models.deep_prompted import DeepPrompted
+from dfolora.models.gated_adapter import GatedAdapter
 from dfolora.models.instances import Instances
 from dfolora.models.load import LanguageModel
 from dfolora.models.prompted import Prompted
@@ -32,6 +33,7 @@ from dfolora.models.targets import read_by_answers
 from dfolora.optimizers import make_optimizer
 from dfolora.problems.adapters import AdapterProblem
 from dfolora.problems.encode import PromptEncoder
+from dfolora.problems.gated import GatedProblem
 from dfolora.problems.parted import PartedProblem
 from dfolora.problems.problem import Problem
 from dfolora.problems.prefixes import PrefixProblem
@@ -144,7 +146,6 @@ def open_model(settings: ModelSettings) -> LanguageModel:
     if isinstance(settings.model, LanguageModel):
         adapters.detach(settings.model)
         prompted.detach(settings.model.model)
-        deep_prompted.detach(settings.model.model)
         return settings.model
     if not isinstance(settings.model, (str, Path)):
         raise UserError(f"model: {settings.model!r} is no name, no folder and nothing that dfolora.load_model gives")
@@ -280,6 +281,17 @@ def open_problem(
 ) -> tuple[PartedProblem[Any], dict[str, Tensor]]:
     """Build the problem of a search, with its parts; arguments and errors as for ``open_method``."""
     make_engine = SequentialEngine if settings.engine == "sequential" else Engine
+    if settings.tune == "ipl-lora":
+        assert encoder.soft is not None and encoder.instances is not None, "the encoder was made for gates"
+        lora = GatedAdapter(_attach(settings, language_model), encoder.soft, encoder.instances, language_model)
+        gated = GatedProblem(
+            lora, encoder, train, dev, settings.objective, settings.batch, settings.seed, settings.selection,
+            settings.chunk_tokens, make_engine,
+        )  # fmt: skip
+        return gated, gated.prepare(
+            subspace_class(settings.subspace), settings.rank, settings.subspace_dim, settings.scale, settings.mode,
+            measured, settings.subspace_options,
+        )  # fmt: skip
     if settings.tune == "deep-prompt":
         assert encoder.soft is not None, "the encoder was made for prompts"
         deep = PrefixProblem(

@@ -171,14 +171,6 @@ class DeepPrompted(TunedModel):
         write_prefix(folder, self.language_model, self.ids, self.tuned)
 
 
-def detach(model: nn.Module) -> None:
-    """Take what notes the places of soft tokens off a model; ``prompted.detach`` takes off the rest."""
-    for number, hook in list(model._forward_pre_hooks.items()):
-        if isinstance(getattr(hook, "__self__", None), Places):
-            del model._forward_pre_hooks[number]
-            model._forward_pre_hooks_with_kwargs.pop(number, None)
-
-
 def load(language_model: LanguageModel, folder: str, tokens: SoftTokens, tensors: Mapping[str, Tensor]) -> DeepPrompted:
     """Put a deep prompt on a model; ``tensors`` as ``prefix_folder.read_prefix`` gives them.
 

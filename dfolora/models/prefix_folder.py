@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from peft import PrefixTuningConfig
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
@@ -20,7 +19,7 @@ from transformers.cache_utils import DynamicCache
 from dfolora.errors import UserError
 from dfolora.models.adapter_folder import WEIGHTS
 from dfolora.models.load import LanguageModel
-from dfolora.models.prompt_folder import TASK_TYPES
+from dfolora.models.prompt_folder import TASK_TYPES, read_tensors
 
 OUR_PREFIX = "deep_prompt.safetensors"
 
@@ -59,13 +58,9 @@ def read_prefix(folder: str) -> dict[str, Tensor]:
     file = Path(folder).expanduser() / OUR_PREFIX
     if not file.is_file():
         raise UserError(f"adapter: {folder!r} holds no {OUR_PREFIX}; a prefix that PEFT trained can be read by PEFT alone")
-    try:
-        with safe_open(str(file), "pt") as found:
-            tensors = {key: found.get_tensor(key).float() for key in found.keys()}  # noqa: SIM118  # it is no mapping
-    except Exception as error:  # safetensors' own errors, and torch's for a type that is no number
-        raise UserError(f"adapter: {str(file)!r} cannot be read ({str(error).splitlines()[0]:.100})") from error
-    if not tensors or any(part.dim() != 2 or not bool(part.isfinite().all()) for part in tensors.values()):
-        raise UserError(f"adapter: {str(file)!r} holds no keys and values of finite numbers")
+    tensors = read_tensors(file)
+    if not tensors or any(part.dim() != 2 for part in tensors.values()):
+        raise UserError(f"adapter: {str(file)!r} holds no keys and values")
     return tensors
 
 

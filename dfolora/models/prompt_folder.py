@@ -22,6 +22,7 @@ from dfolora.models.adapter_folder import CONFIG, WEIGHTS, read_config
 from dfolora.models.instances import Instances
 from dfolora.models.load import LanguageModel
 
+GATED_LORA = "gated_lora.json"
 OURS, OUR_WEIGHTS = "soft_prompt.json", "soft_prompt.safetensors"
 TASK_TYPES = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM", "masked": "FEATURE_EXTRACTION",
               "encoder": "FEATURE_EXTRACTION"}  # fmt: skip
@@ -69,13 +70,15 @@ def prompt_config(language_model: LanguageModel, tokens: int, width: int) -> Pro
 
 
 def kind_of_folder(folder: str) -> str:
-    """What an adapter's folder holds: ``ipl``, or PEFT's name of a method in small letters (``lora``, ...).
+    """What an adapter's folder holds: ``ipl``, ``ipl-lora``, or PEFT's name of a method in small letters (``lora``, ...).
 
     Raises:
         UserError: the folder cannot be read.
     """
     if (Path(folder).expanduser() / OURS).is_file():
         return "ipl"
+    if (Path(folder).expanduser() / GATED_LORA).is_file():
+        return "ipl-lora"
     return str(read_config(folder).get("peft_type")).lower()
 
 
@@ -88,15 +91,7 @@ def read_prompt(folder: str) -> dict[str, Tensor]:
     path = Path(folder).expanduser()
     ours = (path / OURS).is_file()
     file = path / (OUR_WEIGHTS if ours else WEIGHTS)
-    if not file.is_file():
-        raise UserError(f"adapter: {folder!r} holds no {file.name} beside {OURS if ours else CONFIG}")
-    tensors: dict[str, Tensor] = {}
-    try:
-        with safe_open(str(file), "pt") as found:
-            for key in found.keys():  # noqa: SIM118  # it is no mapping
-                tensors[key] = found.get_tensor(key).float()
-    except Exception as error:  # safetensors' own errors, and torch's for a type that is no number
-        raise UserError(f"adapter: {str(file)!r} cannot be read ({str(error).splitlines()[0]:.100})") from error
+    tensors = read_tensors(file)
     if not ours and "prompt_embeddings" in tensors:
         tensors = {"prompt": tensors["prompt_embeddings"]}
     shapes = {name: tuple(part.shape) for name, part in tensors.items()}
@@ -106,6 +101,24 @@ def read_prompt(folder: str) -> dict[str, Tensor]:
         wanted |= {"b": (m, k), "c": (m,), "center": (d,), "axes": (k, d)}
     if not m or shapes != wanted:
         raise UserError(f"adapter: the tensors of {str(file)!r} are no soft prompt's: {shapes}")
+    return tensors
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file, float32.
+
+    Raises:
+        UserError: it is not there, spoiled, or holds numbers that are not finite.
+    """
+    if not file.is_file():
+        raise UserError(f"adapter: {str(file.parent)!r} holds no {file.name}")
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(str(file), "pt") as found:
+            for key in found.keys():  # noqa: SIM118  # it is no mapping
+                tensors[key] = found.get_tensor(key).float()
+    except Exception as error:  # safetensors' own errors, and torch's for a type that is no number
+        raise UserError(f"adapter: {str(file)!r} cannot be read ({str(error).splitlines()[0]:.100})") from error
     if not all(bool(part.isfinite().all()) for part in tensors.values()):
         raise UserError(f"adapter: {str(file)!r} holds numbers that are not finite")
     return tensors

@@ -125,11 +125,15 @@ def load(language_model: LanguageModel, folder: str, tokens: SoftTokens, instanc
 
 
 def detach(model: nn.Module) -> None:
-    """Take a soft prompt off a model: it looks up embeddings as it did before."""
-    ours = ("prompt_forward.", "prefix_forward.")
+    """Take soft tokens and gates off a model: it looks up embeddings, and runs, as it did before."""
+    ours = ("prompt_forward.", "prefix_forward.", "gated_forward.")
     for module in model.modules():
         if getattr(module.__dict__.get("forward"), "__qualname__", "").startswith(ours):
             del module.__dict__["forward"]
+    for number, hook in list(model._forward_pre_hooks.items()):
+        if hasattr(getattr(hook, "__self__", None), "tokens"):  # of what notes where soft tokens stand
+            del model._forward_pre_hooks[number]
+            model._forward_pre_hooks_with_kwargs.pop(number, None)
 
 
 def lookups(language_model: LanguageModel) -> list[str]:

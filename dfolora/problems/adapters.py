@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,11 @@ class Part:
 
     Attributes:
         layer: index of the layer; None: all.
-        subspaces: of its layers.
+        subspaces: of its layers; each has ``dim`` and ``factors(z)``.
     """
 
     layer: int | None
-    subspaces: list[Subspace]
+    subspaces: Sequence[Any]
 
     @property
     def dim(self) -> int:
@@ -83,7 +83,7 @@ class AdapterProblem(PartedProblem[Adapter]):
         if measured is None:
             by_layer = measure(self.adapter, self.engine, subspace, rank, self.seed)
         else:
-            by_layer = _by_layer(measured, len(layers))
+            by_layer = by_layer(measured, len(layers))
         try:
             spaces = [
                 subspace(layer, each, rank, dim, self.seed, scale, self.device, **(options or {}))
@@ -118,7 +118,8 @@ class AdapterProblem(PartedProblem[Adapter]):
         self.adapter.save(Path(folder), {"README.md": "# A LoRA adapter found by dfolora\n"})
 
 
-def _by_layer(measured: Mapping[str, Tensor], layers: int) -> list[Measured]:
+def by_layer(measured: Mapping[str, Tensor], layers: int) -> list[Measured]:
+    """What was measured, layer by layer."""
     found: list[Measured] = [{} for _ in range(layers)]
     for key, tensor in measured.items():
         layer, _, name = key.partition("/")
