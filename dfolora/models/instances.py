@@ -62,7 +62,7 @@ class Instances:
 
     def use(self, center: Tensor, axes: Tensor) -> None:
         """Take mu (d,) and U (k, d) from a file."""
-        self.center, self.axes, self.count = center.cpu(), axes.cpu(), len(axes)
+        self.center, self.axes, self.count = center.cpu().contiguous(), axes.cpu().contiguous(), len(axes)
         self._features += [self._phi(mean) for mean in self._means]
         self._means, self._stacked = [], None
 
