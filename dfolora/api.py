@@ -255,7 +255,12 @@ def _write_down(
 
 
 def _finish_adapter(
-    run: Run, adapter: TunedModel, encoder: PromptEncoder, test: list[Example], scores: dict[str, Any], listener: Listener
+    run: Run,
+    adapter: TunedModel,
+    encoder: PromptEncoder,
+    test: list[Example],
+    scores: dict[str, Any],
+    listener: Listener,
 ) -> None:
     """Save the adapter first, then score it; the card is written again with the scores."""
     card = lambda: model_card(run.settings, scores, encoder)  # noqa: E731

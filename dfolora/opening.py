@@ -184,7 +184,9 @@ def soft_tokens(settings: ModelSettings, language_model: LanguageModel) -> tuple
         tune, count, features = settings.tune, settings.soft_tokens, settings.gate_features
     elif isinstance(settings, EvaluateSettings) and settings.adapter:
         tune = prompt_folder.kind_of_folder(settings.adapter)
-        count = prompt_folder.count_of_folder(settings.adapter) if tune in ("prompt_tuning", "prefix_tuning", "ipl") else 0
+        count = (
+            prompt_folder.count_of_folder(settings.adapter) if tune in ("prompt_tuning", "prefix_tuning", "ipl") else 0
+        )
     gated = tune in GATED
     if not count and not gated:
         return None, None

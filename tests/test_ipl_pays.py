@@ -19,7 +19,9 @@ import dfolora
 from dfolora import Example, Prompt, Task
 from dfolora.tasks.metrics import accuracy
 
-PAIRS = [pair.split("/") for pair in "sun/war tea/meat song/wall ship/king tree/lamp moon/hall fish/park boat/plan".split()]
+PAIRS = [
+    pair.split("/") for pair in "sun/war tea/meat song/wall ship/king tree/lamp moon/hall fish/park boat/plan".split()
+]
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,9 @@ def test_peft_alone_predicts_what_the_run_predicted(command: Command, tmp_path: 
 @pytest.mark.parametrize("kind", ["masked", "seq2seq", "encoder"])
 def test_other_kinds_of_models_run(command: Command, tmp_path: Path, kind: str) -> None:
     sentences = ["--template", "{text}", "--label-words", "0=It was bad.,1=It was great."] if kind == "encoder" else []
-    scores = command.json("tune", *flags("ipl", tmp_path, kind), *sentences, "--budget", 8, "--output", tmp_path / "run")
+    scores = command.json(
+        "tune", *flags("ipl", tmp_path, kind), *sentences, "--budget", 8, "--output", tmp_path / "run"
+    )
     assert command.json("evaluate", tmp_path / "run")["metrics"] == scores["tuned"]
     plain = command.json("evaluate", "--model", model(kind), *csv_files(tmp_path)[:-6], *csv_files(tmp_path)[-2:],
                          *csv_files(tmp_path)[-6:-2], *sentences)  # fmt: skip

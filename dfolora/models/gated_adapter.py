@@ -116,9 +116,7 @@ class GatedAdapter(TunedModel):
     def write(self, layer: int, state: Mapping[str, Tensor]) -> None:
         """Make a candidate the incumbent of a layer."""
         device, dtype = self.language_model.device, self.language_model.model.dtype
-        self.tuned[layer] = {
-            name: part.detach().to(device, torch.float32).clone() for name, part in state.items()
-        }
+        self.tuned[layer] = {name: part.detach().to(device, torch.float32).clone() for name, part in state.items()}
         found = {name: part[None] for name, part in self.tuned[layer].items()}
         gate = Gate(found["b"], found["c"])
         for name, module in self.lora.layers[layer].modules.items():

@@ -57,7 +57,9 @@ def read_prefix(folder: str) -> dict[str, Tensor]:
     """
     file = Path(folder).expanduser() / OUR_PREFIX
     if not file.is_file():
-        raise UserError(f"adapter: {folder!r} holds no {OUR_PREFIX}; a prefix that PEFT trained can be read by PEFT alone")
+        raise UserError(
+            f"adapter: {folder!r} holds no {OUR_PREFIX}; a prefix that PEFT trained can be read by PEFT alone"
+        )
     tensors = read_tensors(file)
     if not tensors or any(part.dim() != 2 for part in tensors.values()):
         raise UserError(f"adapter: {str(file)!r} holds no keys and values")

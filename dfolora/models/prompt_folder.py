@@ -146,4 +146,3 @@ def check_width(language_model: LanguageModel, folder: str, prompt: Tensor) -> N
             f"adapter: {folder!r} does not fit {language_model.name!r}: its prompt has width {prompt.shape[1]}, the "
             f"model's embeddings {width}"
         )
-

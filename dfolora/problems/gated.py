@@ -78,9 +78,7 @@ class GatedProblem(PartedProblem[GatedAdapter]):
             found = by_layer({name: part for name, part in measured.items() if "/" in name}, len(layers))
         try:
             spaces = [
-                GatedSpace(
-                    subspace(layer, each, rank, dim, self.seed, scale, self.device, **(options or {})), adapter
-                )
+                GatedSpace(subspace(layer, each, rank, dim, self.seed, scale, self.device, **(options or {})), adapter)
                 for layer, each in zip(layers, found, strict=True)
             ]
         except (KeyError, RuntimeError) as error:

@@ -56,8 +56,7 @@ class PrefixSpace:
         else:
             moved = dict(zip(self._sizes, z.split(list(self._sizes.values()), 1), strict=True))
         return {
-            part: each + self._units[part] * moved[part].view(len(z), *each.shape)
-            for part, each in self._start.items()
+            part: each + self._units[part] * moved[part].view(len(z), *each.shape) for part, each in self._start.items()
         }
 
     def factors(self, z: Tensor) -> dict[str, KeyValues]:
