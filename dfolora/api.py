@@ -36,7 +36,7 @@ from dfolora.runs.files import write_text
 from dfolora.runs.folder import Run
 from dfolora.runs.listener import Listener
 from dfolora.settings.build import settings as settings_of
-from dfolora.settings.methods import FullParameterSettings, SearchSettings, TuneSettings, WhatSettings
+from dfolora.settings.methods import FullParameterSettings, SearchSettings, TuneSettings
 from dfolora.settings.model import EvaluateSettings
 from dfolora.task import Example, Task
 
@@ -222,7 +222,7 @@ def _scores(method: Any, run: Run, last: Line, task: Task, examples: dict[str, l
         "method": settings.method,
         "optimizer": settings.search,
         "subspace": description.name_of(settings.subspace) if isinstance(settings, SearchSettings) else "",
-        "tune": settings.tune if isinstance(settings, WhatSettings) else "lora",
+        "tune": settings.tune if isinstance(settings, SearchSettings) else "lora",
         "first_order_layers": method.layers if isinstance(method, FirstOrder) else [],
         "seed": settings.seed,
         "evaluations": last.evaluations,

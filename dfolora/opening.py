@@ -21,29 +21,20 @@ from dfolora.methods.search import Search
 from dfolora.methods.tangent.tangent import Tangent
 from dfolora.models import adapter as adapters
 from dfolora.models import load as models
-from dfolora.models import prompt_folder, prompted
+from dfolora.models import prompted
 from dfolora.models.bare import Bare
-from dfolora.models.deep_prompted import DeepPrompted
-from dfolora.models.gated_adapter import GatedAdapter
-from dfolora.models.instances import Instances
 from dfolora.models.load import LanguageModel
-from dfolora.models.prompted import Prompted
-from dfolora.models.soft_tokens import SoftTokens
 from dfolora.models.targets import read_by_answers
+from dfolora.opening_soft import attach, open_soft_problem, soft_tokens, targets
 from dfolora.optimizers import make_optimizer
 from dfolora.problems.adapters import AdapterProblem
 from dfolora.problems.encode import PromptEncoder
-from dfolora.problems.gated import GatedProblem
 from dfolora.problems.parted import PartedProblem
 from dfolora.problems.problem import Problem
-from dfolora.problems.prefixes import PrefixProblem
-from dfolora.problems.prompts import PromptProblem
 from dfolora.problems.rewards import rewarded
 from dfolora.seeds import seed_of
 from dfolora.settings.build import method_of, tune_settings
 from dfolora.settings.methods import (
-    GATED,
-    PROMPTS,
     FirstOrderSettings,
     FullParameterSettings,
     HybridSettings,
@@ -51,9 +42,8 @@ from dfolora.settings.methods import (
     SubspaceSettings,
     TangentSettings,
     TuneSettings,
-    WhatSettings,
 )
-from dfolora.settings.model import EvaluateSettings, ModelSettings
+from dfolora.settings.model import ModelSettings
 from dfolora.subspaces import subspace_class
 from dfolora.task import Example, Task
 from dfolora.template import names
@@ -173,28 +163,6 @@ def open_prompt(settings: ModelSettings, task: Task, example: Example) -> Prompt
     return encoder
 
 
-def soft_tokens(settings: ModelSettings, language_model: LanguageModel) -> tuple[SoftTokens | None, Instances | None]:
-    """The soft tokens of what is tuned, or of the adapter that is evaluated, and the texts' features for a gate.
-
-    Raises:
-        UserError: an adapter that cannot be read.
-    """
-    tune, count, features = "lora", 0, 0
-    if isinstance(settings, WhatSettings):
-        tune, count, features = settings.tune, settings.soft_tokens, settings.gate_features
-    elif isinstance(settings, EvaluateSettings) and settings.adapter:
-        tune = prompt_folder.kind_of_folder(settings.adapter)
-        count = (
-            prompt_folder.count_of_folder(settings.adapter) if tune in ("prompt_tuning", "prefix_tuning", "ipl") else 0
-        )
-    gated = tune in GATED
-    if not count and not gated:
-        return None, None
-    table = lambda: language_model.model.get_input_embeddings().weight  # noqa: E731  # not there yet
-    instances = Instances(features, table) if gated else None
-    return SoftTokens(language_model.vocabulary, count, everywhere=tune == "ipl-lora"), instances
-
-
 def check_examples(task: Task, train: Sequence[Example]) -> None:
     """Raise UserError if a training set is empty or holds a single class."""
     if not train:
@@ -250,7 +218,7 @@ def open_method(
     assert isinstance(settings, FirstOrderSettings), "there are five methods"
     labels = encoder.labels(train)
     with_gradient = Problem(
-        _attach(settings, language_model), encoder, train, dev, settings.objective, None, settings.seed,
+        attach(settings, language_model), encoder, train, dev, settings.objective, None, settings.seed,
         chunk_tokens=settings.chunk_tokens,
         make_engine=lambda adapter, rows, chunk: Gradient(adapter, rows, labels, chunk),
     )  # fmt: skip
@@ -283,36 +251,10 @@ def open_problem(
 ) -> tuple[PartedProblem[Any], dict[str, Tensor]]:
     """Build the problem of a search, with its parts; arguments and errors as for ``open_method``."""
     make_engine = SequentialEngine if settings.engine == "sequential" else Engine
-    if settings.tune == "ipl-lora":
-        assert encoder.soft is not None and encoder.instances is not None, "the encoder was made for gates"
-        lora = GatedAdapter(_attach(settings, language_model), encoder.soft, encoder.instances, language_model)
-        gated = GatedProblem(
-            lora, encoder, train, dev, settings.objective, settings.batch, settings.seed, settings.selection,
-            settings.chunk_tokens, make_engine,
-        )  # fmt: skip
-        return gated, gated.prepare(
-            subspace_class(settings.subspace), settings.rank, settings.subspace_dim, settings.scale, settings.mode,
-            measured, settings.subspace_options,
-        )  # fmt: skip
-    if settings.tune == "deep-prompt":
-        assert encoder.soft is not None, "the encoder was made for prompts"
-        deep = PrefixProblem(
-            DeepPrompted(language_model, encoder.soft), encoder, train, dev, settings.objective, settings.batch,
-            settings.seed, settings.selection, settings.chunk_tokens, make_engine,
-        )  # fmt: skip
-        return deep, deep.prepare(
-            settings.subspace, settings.subspace_dim, settings.scale, settings.prompt_text, settings.mode, measured
-        )
-    if settings.tune in PROMPTS:
-        soft = PromptProblem(
-            _prompted(encoder), encoder, train, dev, settings.objective, settings.batch, settings.seed,
-            settings.selection, settings.chunk_tokens, make_engine,
-        )  # fmt: skip
-        return soft, soft.prepare(
-            settings.subspace, settings.subspace_dim, settings.scale, settings.prompt_text, measured
-        )
+    if settings.tune != "lora":
+        return open_soft_problem(settings, language_model, encoder, train, dev, measured, make_engine)
     problem = AdapterProblem(
-        _attach(settings, language_model), encoder, train, dev, settings.objective, settings.batch, settings.seed,
+        attach(settings, language_model), encoder, train, dev, settings.objective, settings.batch, settings.seed,
         settings.selection, settings.chunk_tokens, make_engine,
     )  # fmt: skip
     found = problem.prepare(
@@ -352,7 +294,7 @@ def _tangent(
             "choose another method, such as search"
         )
     model = language_model.model
-    names = read_by_answers(model, language_model.kind, _targets(settings.target), settings.depth)
+    names = read_by_answers(model, language_model.kind, targets(settings.target), settings.depth)
     most = adapters.most_rank(model, names) * settings.directions // settings.rank
     if settings.directions > most:
         raise UserError(f"directions: {settings.directions} cannot work; the adapted modules allow 1 to {most}")
@@ -369,24 +311,3 @@ def _tangent(
         problem, settings.evaluations, settings.directions, settings.promise, settings.enough, settings.step_size,
         settings.rounds, settings.halves, settings.seed,
     )  # fmt: skip
-
-
-def _prompted(encoder: PromptEncoder) -> Prompted:
-    """The model behind soft tokens that hold nothing yet."""
-    assert encoder.soft is not None, "the encoder was made for prompts"
-    table = encoder.language_model.model.get_input_embeddings().weight
-    return Prompted(
-        encoder.language_model, encoder.soft, table.new_zeros(encoder.soft.count, table.shape[1]), encoder.instances
-    )
-
-
-def _attach(settings: SubspaceSettings | FirstOrderSettings, language_model: LanguageModel) -> adapters.Adapter:
-    targets = _targets(settings.target)
-    if not targets and isinstance(settings, SubspaceSettings):
-        targets = [subspace_class(settings.subspace).target]
-    return adapters.attach(language_model, settings.rank, targets)
-
-
-def _targets(target: Any) -> list[str]:
-    names = target.split(",") if isinstance(target, str) else target
-    return [str(name).strip() for name in names if str(name).strip()]

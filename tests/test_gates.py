@@ -38,11 +38,12 @@ def test_scoring_every_word_against_every_soft_token_is_a_gate_on_the_mean() -> 
     instances = Instances(d, lambda: table)
     numbers = [instances.number(text) for text in texts]
     instances.fit()
-    assert instances.count == d and instances.axes is not None and instances.center is not None
+    assert instances.count == d
+    center, axes = instances.fitted
     query = prompt @ wq.T + bq  # (m, h)
     a, c = query @ wk / h**0.5, query @ bk / h**0.5
-    inverse = torch.linalg.inv(instances.axes.double())  # xbar = U^-1 phi + mu
-    gate = Gate((a @ inverse).float()[None], (c + a @ instances.center.double()).float()[None])
+    inverse = torch.linalg.inv(axes.double())  # xbar = U^-1 phi + mu
+    gate = Gate((a @ inverse).float()[None], (c + a @ center.double()).float()[None])
     for number, text in zip(numbers, texts, strict=True):
         keys = table[text] @ wk.T + bk
         published = torch.sigmoid((query @ keys.T / h**0.5).mean(1))
@@ -115,7 +116,8 @@ def test_gated_lora_is_other_weights_for_every_text(name: str, reading: str) -> 
     assert not any(names for key, names in adapter.learned.items() if key[-1] == "refused")  # type: ignore[index]
     scores = engine.scores(edits)
     adapter.write(layer, {
-        **{f"{module}/{which}": part[2] for module, pair in found.items() for which, part in zip("ab", pair)},
+        **{f"{module}/{which}": part[2] for module, pair in found.items()
+           for which, part in zip("ab", pair, strict=True)},
         "b": gate.b[2], "c": gate.c[2],
     })  # fmt: skip
     assert_close(engine.incumbent_scores(), scores[2])

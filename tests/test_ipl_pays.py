@@ -1,8 +1,8 @@
 """Where the best prompt depends on the text, a gate is worth what it costs: a construction with a provable gap.
 
 The model is blind to one dimension of its embeddings, in which the words of two clusters differ, pair by pair, and in
-nothing else. To it a text and its mirror image, word for word from the other cluster, are the same; the answers that are
-wanted are opposite. Whatever stands before all texts, the two get the same answer, so that half of the answers are wrong.
+nothing else. To it a text and its mirror image, word for word from the other cluster, are the same; the answers that
+are wanted are opposite. Whatever stands before all texts, the two get the same answer, so that half are wrong.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A model with a soft prompt in every layer: keys and values of self-attention that stand before those of every text."""
+"""A model with a soft prompt in every layer: keys and values that stand before those of every text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Places:
 
     def note(self, module: nn.Module, args: tuple[Any, ...], arguments: dict[str, Any]) -> None:
         """A hook before the model's forward."""
-        ids = arguments.get("input_ids", args[0] if args else None)
+        ids: Tensor = arguments["input_ids"] if "input_ids" in arguments else args[0]
         token, _ = self.tokens.split(ids)
         self.shape = tuple(ids.shape)
         self.row, self.column = (token >= self.tokens.vocabulary).nonzero(as_tuple=True)

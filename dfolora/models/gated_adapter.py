@@ -37,7 +37,7 @@ class Texts:
 
     def note(self, module: nn.Module, args: tuple[Any, ...], arguments: dict[str, Any]) -> None:
         """A hook before the model's forward."""
-        ids = arguments.get("input_ids", args[0] if args else None)
+        ids: Tensor = arguments["input_ids"] if "input_ids" in arguments else args[0]
         number = self.tokens.split(ids)[1].amax(1)
         goes_on = ids.shape[1] == 1 and len(ids) == len(self.number) and not bool(number.any())
         if not goes_on:  # a token that has just been generated says nothing: it belongs to the text before it
@@ -137,11 +137,10 @@ class GatedAdapter(TunedModel):
             self.write(layer, self.empty(layer))
 
     def _write_folder(self, folder: Path) -> None:
-        instances = self.instances
-        assert instances.center is not None and instances.axes is not None, "a gate is made once features are known"
+        center, axes = self.instances.fitted
         tensors = {f"{layer}/{name}": part.cpu().contiguous()
                    for layer, state in enumerate(self.tuned) for name, part in state.items()}  # fmt: skip
-        tensors |= {"center": instances.center.contiguous(), "axes": instances.axes.contiguous()}
+        tensors |= {"center": center, "axes": axes}
         save_file(tensors, folder / WEIGHTS, {"format": "pt"})
         about = {
             "type": "gated LoRA", "base_model_name_or_path": self.language_model.name, "rank": self.lora.rank,

@@ -66,6 +66,13 @@ class Instances:
         self._features += [self._phi(mean) for mean in self._means]
         self._means, self._stacked = [], None
 
+    @property
+    def fitted(self) -> tuple[Tensor, Tensor]:
+        """mu and U, which are there."""
+        assert self.center is not None, "features come after axes"
+        assert self.axes is not None, "features come after axes"
+        return self.center, self.axes
+
     def features(self, device: torch.device) -> Tensor:
         """(N + 1, k) float32: the features of text i in row i; row 0, for no text, is 0."""
         if self._stacked is None or self._stacked.device != device:
@@ -75,8 +82,8 @@ class Instances:
         return self._stacked
 
     def _phi(self, mean: Tensor) -> Tensor:
-        assert self.axes is not None and self.center is not None, "features come after axes"
-        return self.axes @ (mean - self.center)
+        center, axes = self.fitted
+        return axes @ (mean - center)
 
 
 def mean_embedding(table: Tensor, ids: Sequence[int]) -> Tensor:

@@ -40,7 +40,7 @@ def write_prefix(
     pairs = _cached(language_model, ids, tuned)
     count, heads, width = pairs[0][0].shape
     config: Any = PrefixTuningConfig(
-        task_type=TASK_TYPES[language_model.kind],  # type: ignore[arg-type]  # PEFT takes its name
+        task_type=TASK_TYPES[language_model.kind],
         num_virtual_tokens=count, token_dim=heads * width, num_transformer_submodules=1, num_layers=len(pairs),
         num_attention_heads=heads, inference_mode=True, base_model_name_or_path=language_model.name,
     )  # fmt: skip

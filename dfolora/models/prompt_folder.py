@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dfolora.errors import UserError
-from dfolora.models.adapter_folder import CONFIG, WEIGHTS, read_config
+from dfolora.models.adapter_folder import WEIGHTS, read_config
 from dfolora.models.instances import Instances
 from dfolora.models.load import LanguageModel
 
@@ -46,9 +46,9 @@ def write_prompt(
         config.save_pretrained(str(folder))
         save_file({"prompt_embeddings": prompt}, folder / WEIGHTS, {"format": "pt"})
         return
-    assert instances.center is not None and instances.axes is not None, "a gate is made once features are known"
+    center, axes = instances.fitted
     tensors = {name: part.cpu().contiguous() for name, part in tuned.items()}
-    tensors |= {"center": instances.center.contiguous(), "axes": instances.axes.contiguous()}
+    tensors |= {"center": center, "axes": axes}
     save_file(tensors, folder / OUR_WEIGHTS, {"format": "pt"})
     about = {
         "type": "gated soft prompt", "base_model_name_or_path": language_model.name, "kind": language_model.kind,
@@ -61,7 +61,7 @@ def write_prompt(
 def prompt_config(language_model: LanguageModel, tokens: int, width: int) -> PromptTuningConfig:
     """What PEFT is to be told of a prompt of so many tokens."""
     config = PromptTuningConfig(
-        task_type=TASK_TYPES[language_model.kind],  # type: ignore[arg-type]  # PEFT takes its name
+        task_type=TASK_TYPES[language_model.kind],
         num_virtual_tokens=tokens, token_dim=width, num_transformer_submodules=1, inference_mode=True,
         base_model_name_or_path=language_model.name,
     )  # fmt: skip
@@ -70,7 +70,7 @@ def prompt_config(language_model: LanguageModel, tokens: int, width: int) -> Pro
 
 
 def kind_of_folder(folder: str) -> str:
-    """What an adapter's folder holds: ``ipl``, ``ipl-lora``, or PEFT's name of a method in small letters (``lora``, ...).
+    """What an adapter's folder holds: ``ipl``, ``ipl-lora``, or PEFT's name of a method in small letters.
 
     Raises:
         UserError: the folder cannot be read.

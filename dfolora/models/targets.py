@@ -89,7 +89,7 @@ def keys_and_values(model: Any) -> dict[str, dict[str, tuple[str, Tensor | None]
     """Where each block that reads text makes the keys and the values of its self-attention.
 
     Returns:
-        Block -> ``k`` and ``v`` -> dotted path of the linear map, and its output rows that are meant (int64; None: all).
+        Block -> ``k`` and ``v`` -> dotted path of the linear map, and its output rows (int64; None: all).
 
     Raises:
         UserError: a block whose maps are not known.

@@ -81,13 +81,13 @@ class AdapterProblem(PartedProblem[Adapter]):
         self.check_base()
         layers = self.adapter.layers
         if measured is None:
-            by_layer = measure(self.adapter, self.engine, subspace, rank, self.seed)
+            found = measure(self.adapter, self.engine, subspace, rank, self.seed)
         else:
-            by_layer = by_layer(measured, len(layers))
+            found = by_layer(measured, len(layers))
         try:
             spaces = [
                 subspace(layer, each, rank, dim, self.seed, scale, self.device, **(options or {}))
-                for layer, each in zip(layers, by_layer, strict=True)
+                for layer, each in zip(layers, found, strict=True)
             ]
         except (KeyError, RuntimeError) as error:
             if measured is None:
@@ -101,7 +101,7 @@ class AdapterProblem(PartedProblem[Adapter]):
             self.keep(torch.zeros(self.parts[index].dim), index)
         self._verify()
         self.engine.reset_counts()
-        return {f"{index}/{name}": tensor for index, each in enumerate(by_layer) for name, tensor in each.items()}
+        return {f"{index}/{name}": tensor for index, each in enumerate(found) for name, tensor in each.items()}
 
     def keep(self, candidate: Tensor, part: int = 0) -> None:
         """Make a candidate (d,) the incumbent of a part."""

@@ -293,8 +293,8 @@ class PromptEncoder:
             ids = self._ids(render(fields))
         if len(ids) > limit:
             raise UserError(
-                f"max_length: {self.max_length} tokens{_beside(self.soft)} cannot hold its prompt ({len(ids) + reserve} "
-                f"tokens with field {name or 'none'!r} cut)"
+                f"max_length: {self.max_length} tokens{_beside(self.soft)} cannot hold its prompt "
+                f"({len(ids) + reserve} tokens with field {name or 'none'!r} cut)"
             )
         return ids, fields
 

@@ -91,9 +91,9 @@ class GatedProblem(PartedProblem[GatedAdapter]):
             self.keep(torch.zeros(part.dim), index)
         self._verify()
         self.engine.reset_counts()
-        assert adapter.instances.center is not None and adapter.instances.axes is not None
+        center, axes = adapter.instances.fitted
         kept = {f"{index}/{name}": part for index, each in enumerate(found) for name, part in each.items()}
-        return kept | {"center": adapter.instances.center, "axes": adapter.instances.axes}
+        return kept | {"center": center, "axes": axes}
 
     def keep(self, candidate: Tensor, part: int = 0) -> None:
         chosen = self.parts[part]

@@ -90,6 +90,5 @@ def measurements(prompted: Prompted, start: Tensor) -> dict[str, Tensor]:
     """What a run of prompts starts from, to be saved."""
     found = {"start": start.cpu()}
     if prompted.instances is not None:
-        assert prompted.instances.center is not None and prompted.instances.axes is not None
-        found |= {"center": prompted.instances.center, "axes": prompted.instances.axes}
+        found["center"], found["axes"] = prompted.instances.fitted
     return found

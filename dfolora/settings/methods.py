@@ -72,8 +72,8 @@ class TuneSettings(ModelSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WhatSettings(TuneSettings):
-    """What is tuned, for methods that can tune more than LoRA."""
+class SubspaceSettings(TuneSettings):
+    """What every method takes that moves layers within subspaces, as ``opening.open_problem`` reads it."""
 
     tune: str = option("lora", "what is tuned: " + ", ".join(TUNED), group=SEARCH, choices=TUNED)
     prompt_tokens: int = option(16, "soft tokens before every text", group=SEARCH, least=1)
@@ -81,25 +81,6 @@ class WhatSettings(TuneSettings):
         "", "words that the soft tokens start from, over and over; nothing: words drawn by the seed", group=SEARCH
     )
     gate_features: int = option(8, "features of a text that its gate sees", group=SEARCH, least=1)
-
-    @property
-    def soft_tokens(self) -> int:
-        """m, soft tokens before every text; 0 where it is not prompts that are tuned."""
-        return self.prompt_tokens if self.tune in PROMPTS else 0
-
-    def check(self) -> None:
-        super().check()
-        if self.tune not in PROMPTS and (self.prompt_text or self.prompt_tokens != 16):
-            name = "prompt_text" if self.prompt_text else "prompt_tokens"
-            raise UserError(f"{name}: {self.tune} has no soft tokens; it is for tune {', '.join(PROMPTS)}")
-        if self.tune not in GATED and self.gate_features != 8:
-            raise UserError(f"gate_features: {self.tune} has no gate; it is for tune {', '.join(GATED)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SubspaceSettings(WhatSettings):
-    """What every method takes that moves layers within subspaces, as ``opening.open_problem`` reads it."""
-
     subspace: Any = option(
         "pca",
         "where to search: see `dfolora subspaces`; a prompt: random (the default there), full, or gate (of ipl alone)",
@@ -135,8 +116,18 @@ class SubspaceSettings(WhatSettings):
         choices=("incumbent", "sample"),
     )
 
+    @property
+    def soft_tokens(self) -> int:
+        """m, soft tokens before every text; 0 where it is not prompts that are tuned."""
+        return self.prompt_tokens if self.tune in PROMPTS else 0
+
     def check(self) -> None:
         super().check()
+        if self.tune not in PROMPTS and (self.prompt_text or self.prompt_tokens != 16):
+            name = "prompt_text" if self.prompt_text else "prompt_tokens"
+            raise UserError(f"{name}: {self.tune} has no soft tokens; it is for tune {', '.join(PROMPTS)}")
+        if self.tune not in GATED and self.gate_features != 8:
+            raise UserError(f"gate_features: {self.tune} has no gate; it is for tune {', '.join(GATED)}")
         from dfolora.subspaces import subspace_options
 
         if self.tune in PROMPTS:
@@ -232,7 +223,7 @@ class TangentSettings(TuneSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FirstOrderSettings(WhatSettings):
+class FirstOrderSettings(TuneSettings):
     """LoRA as it is usually tuned: AdamW on A and B of all layers, by back-propagation."""
 
     method: ClassVar[str] = "first-order"
@@ -280,8 +271,6 @@ class HybridSettings(FirstOrderSettings):
 
     def check(self) -> None:
         super().check()
-        if self.tune != "lora":
-            raise UserError(f"tune: {self.tune} is for the methods search and first-order, not for {self.method}")
         from dfolora.optimizers import check_optimizer, options_of
 
         if "lr" not in options_of(self.optimizer):
