@@ -16,6 +16,8 @@ from tiny_models import Command, StopAt, csv_files, given, log, model, tokenizer
 from transformers import AutoModelForCausalLM
 
 import dfolora
+from dfolora import UserError
+from dfolora.models.gated_model import load_gated
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 SMALL = ["--budget", 32, "--population", 4, "--subspace-dim", 12, "--sigma", 1, "--seed", 3]
@@ -74,6 +76,23 @@ def test_peft_alone_predicts_what_the_run_predicted(command: Command, tmp_path: 
         with torch.no_grad():
             logits = loaded(**inputs).logits[0, -1, labels]
         assert torch.allclose(logits, torch.tensor(line["scores"]), atol=1e-4 * float(logits.abs().max()))
+
+
+def test_a_gated_prompt_stands_before_a_plain_model(command: Command, tmp_path: Path) -> None:
+    scores = command.json("tune", *flags("ipl", tmp_path), "--output", tmp_path / "run")
+    words = tokenizer("causal")
+    loaded = load_gated(AutoModelForCausalLM.from_pretrained(model("causal")), scores["adapter"])
+    labels = [words.convert_tokens_to_ids(word) for word in ("bad", "great")]
+    texts = [line.rsplit(",", 1)[0].strip('"') for line in (tmp_path / "test.csv").read_text().splitlines()[1:]]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
+    words.pad_token = "</s>"
+    inputs = words([f"{text} It was" for text in texts], return_tensors="pt", padding=True)
+    last = inputs["attention_mask"].sum(1) - 1 + 3
+    with torch.no_grad():
+        logits = loaded(inputs["input_ids"], inputs["attention_mask"]).logits[torch.arange(len(texts)), last]
+    assert torch.allclose(logits[:, labels], torch.tensor([line["scores"] for line in lines]), atol=1e-4)
+    with pytest.raises(UserError, match="width 16"):
+        load_gated(AutoModelForCausalLM.from_pretrained(model("causal", hidden=16)), scores["adapter"])
 
 
 @pytest.mark.parametrize("kind", ["masked", "seq2seq", "encoder"])
