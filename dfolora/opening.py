@@ -25,13 +25,13 @@ from dfolora.models import prompted
 from dfolora.models.bare import Bare
 from dfolora.models.load import LanguageModel
 from dfolora.models.targets import read_by_answers
-from dfolora.opening_soft import attach, open_soft_problem, soft_tokens, targets
 from dfolora.optimizers import make_optimizer
 from dfolora.problems.adapters import AdapterProblem
 from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.parted import PartedProblem
 from dfolora.problems.problem import Problem
 from dfolora.problems.rewards import rewarded
+from dfolora.problems.tuned_by_name import attach, open_soft_problem, soft_tokens, targets
 from dfolora.seeds import seed_of
 from dfolora.settings.build import method_of, tune_settings
 from dfolora.settings.methods import (

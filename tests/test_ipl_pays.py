@@ -64,12 +64,12 @@ def test_a_gate_beats_any_plain_prompt(blind_model: str, tmp_path: Path) -> None
         "two clusters", ("bad", "great"), {"causal": Prompt("{text} It was {mask}", ("bad", "great"))},
         load=lambda split, source: sets[split], measure=accuracy,
     )  # fmt: skip
-    options = {"budget": 600, "population": 10, "prompt_tokens": 4, "subspace_dim": 20, "sigma": 1.0, "scale": 3.0}
-    more = {"prompt": {}, "ipl": {"gate_features": 3}}
+    options = {"budget": 500, "population": 10, "prompt_tokens": 4, "subspace_dim": 20, "sigma": 1.0, "scale": 3.0}
+    more = {"prompt": {}, "ipl": {"gate_features": 1}}
     reached = {}
     for tune in ("prompt", "ipl"):
         run = dfolora.tune(blind_model, task, tune=tune, output=str(tmp_path / tune), **options, **more[tune])
-        assert run.scores["evaluations"] == 600
+        assert run.scores["evaluations"] == 500
         reached[tune] = run.scores["tuned"]["accuracy"]
     assert reached["prompt"] == 50
     assert reached["ipl"] >= 80

@@ -72,14 +72,16 @@ def prompt_config(language_model: LanguageModel, tokens: int, width: int) -> Pro
 def kind_of_folder(folder: str) -> str:
     """What an adapter's folder holds: ``ipl``, ``ipl-lora``, or PEFT's name of a method in small letters.
 
-    Raises:
-        UserError: the folder cannot be read.
+    Where nothing can be read it is ``lora``, which is checked in full.
     """
     if (Path(folder).expanduser() / OURS).is_file():
         return "ipl"
     if (Path(folder).expanduser() / GATED_LORA).is_file():
         return "ipl-lora"
-    return str(read_config(folder).get("peft_type")).lower()
+    try:
+        return str(read_config(folder).get("peft_type")).lower()
+    except UserError:
+        return "lora"
 
 
 def read_prompt(folder: str) -> dict[str, Tensor]:

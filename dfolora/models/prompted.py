@@ -117,6 +117,11 @@ def load(language_model: LanguageModel, folder: str, tokens: SoftTokens, instanc
     """
     tensors = read_prompt(folder)
     check_width(language_model, folder, tensors["prompt"])
+    if len(tensors["prompt"]) != tokens.count:
+        raise UserError(
+            f"adapter: {folder!r} says {tokens.count} soft tokens and holds {len(tensors['prompt'])}; a decoder's "
+            "prompt beside the encoder's can be read by PEFT alone"
+        )
     if instances is not None:
         instances.use(tensors["center"], tensors["axes"])
     prompted = Prompted(language_model, tokens, tensors["prompt"], instances)
