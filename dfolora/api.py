@@ -19,10 +19,12 @@ from dfolora.models.bare import Bare
 from dfolora.models.tuned import TunedModel
 from dfolora.opening import (
     check_examples,
+    check_workers,
     open_method,
     open_model,
     open_problem,
     open_prompt,
+    open_prompts,
     open_task,
     run_settings,
     with_demo,
@@ -142,10 +144,11 @@ def problem(model: Any = "", task: Any = "", **options: Any) -> PartedProblem[An
     settings = run_settings(**{"method": "search", **named, **options})
     if not isinstance(settings, SearchSettings):
         raise UserError(f"method: a problem is for search, not for {settings.method}")
+    check_workers(settings)
     opened, examples = open_task(settings)
     train, dev = examples("train"), examples("dev")
     check_examples(opened, train)
-    encoder = open_prompt(settings, opened, train[0])
+    encoder, train = open_prompts(settings, opened, train)
     encoder.language_model.read_weights()
     return open_problem(settings, encoder.language_model, encoder, train, dev)[0]
 
@@ -164,6 +167,7 @@ def load_adapter(encoder: PromptEncoder, folder: str) -> TunedModel:
 
 
 def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
+    check_workers(settings)
     opened, examples = open_task(settings)
     if settings.reward is not None and settings.objective == "cross-entropy":
         settings = dataclasses.replace(settings, objective="metric")
@@ -171,8 +175,8 @@ def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
     train, dev = examples("train"), examples("dev")
     test = [] if settings.test_split == "none" else examples(settings.test_split)
     check_examples(opened, train)
-    encoder = open_prompt(settings, opened, train[0])
-    language_model = encoder.language_model
+    encoder, train = open_prompts(settings, opened, train)
+    opened, language_model = encoder.task, encoder.language_model
     for examples_there in (train, dev, test):  # a row that does not fit should not show after the search
         encoder.check(examples_there)
     listener.stage(f"loading {description.name_of(settings.model)}")

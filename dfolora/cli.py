@@ -26,6 +26,7 @@ from dfolora.settings.yaml_file import read_yaml
 SYNTHETIC = (
     "The demo's language is synthetic: its sentences come from a grammar in this package, its model was trained on it."
 )
+WITH_RESUME = ("budget", "trust_remote_code", "device", "workers", "ray_address", "slice_size")
 LISTS = {
     "tasks": "list the tasks",
     "optimizers": "list the optimizers",
@@ -236,7 +237,7 @@ def _tune(values: dict[str, Any], as_json: bool) -> int:
 
     resume = values.pop("resume")
     values = _values(values)
-    if resume and (extra := [flag(name) for name in values if name not in ("budget", "trust_remote_code", "device")]):
+    if resume and (extra := [flag(name) for name in values if name not in WITH_RESUME]):
         raise UserError(f"resume: everything comes from {resume}/config.yaml; leave out {', '.join(extra)}")
     signal.signal(signal.SIGTERM, _terminate)
     with Display() as display:

@@ -1,10 +1,8 @@
-"""Whatever answers messages: a model that is loaded here, a server with OpenAI's interface, a script of one's own."""
+"""What answers messages: a local model, a server that speaks OpenAI's protocol, or a rule; behind a cache on disk."""
 
-from __future__ import annotations
-
-from dfolora.chat.base import CallLimit, Chat, Message, Reply, Request
-from dfolora.chat.booked import Booked
-from dfolora.chat.opening import open_chat
+from dfolora.chat.chat import Chat, Message, Reply, Request
+from dfolora.chat.ledger import CallLimit, Ledger
+from dfolora.chat.open import open_chat
 from dfolora.chat.scripted import ScriptedChat
 
-__all__ = ["Booked", "CallLimit", "Chat", "Message", "Reply", "Request", "ScriptedChat", "open_chat"]
+__all__ = ["CallLimit", "Chat", "Ledger", "Message", "Reply", "Request", "ScriptedChat", "open_chat"]

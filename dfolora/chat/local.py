@@ -1,207 +1,147 @@
-"""A causal language model that is loaded here, asked in batches."""
+"""A chat with a model that is loaded here, as it is or as it was tuned."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteria,
-    StoppingCriteriaList,
-    TemperatureLogitsWarper,
-    TopPLogitsWarper,
-)
-
-from dfolora.chat.base import Chat, Message, Reply, Request
+from dfolora.chat.chat import Chat, Keep, Reply, Request
+from dfolora.chat.conversation import NEXT_QUESTION, prompt, template_of
+from dfolora.chat.ledger import CallLimit, Ledger
+from dfolora.chat.sampling import BrokenLogits, Row, continue_rows, text_of
+from dfolora.chat.wire import until_stop
 from dfolora.engine import memory
-from dfolora.engine.generate import left_padded, without_own_settings
+from dfolora.engine.rows import buckets
 from dfolora.errors import UserError
+from dfolora.models.checksum import checksum
 from dfolora.models.load import LanguageModel
+from dfolora.seeds import seed_of
+
+_OVERHEAD = 256  # what one more batch costs, in tokens
 
 
 class LocalChat(Chat):
-    """Answers by a loaded model, tuned or not. What is drawn depends on a request alone, not on its batch.
+    """Asks a causal model, many requests in a batch.
 
-    Attributes:
-        language_model: what answers.
-        name: of the model, with its number format, and a checksum of the adapter that it carries.
+    A call is a request, whatever its n. Texts lose the blanks around them. Equal requests get equal replies, in
+    whatever company they come, up to the rounding of batched sums: without a temperature by nature, else by the seed
+    (0 where there is none).
     """
 
-    def __init__(self, language_model: LanguageModel, template: bool | None = None) -> None:
-        """Read the weights if they are not there yet.
+    def __init__(
+        self, language_model: LanguageModel, *, template: str = "auto", batch_tokens: int | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:  # fmt: skip
+        """Get ready.
 
         Args:
-            language_model: of a causal model.
-            template: whether messages are put by the tokenizer's chat template; None: where it has one. Without one a
-                message stands behind ``Q:``, an answer behind ``A:``.
+            language_model: a causal one, with its weights; with whatever adapter is on it.
+            template: ``chat``: the tokenizer's chat template; ``plain``: Q and A; ``auto``: the first where there is
+                one.
+            batch_tokens: most tokens of a batch, prompts, padding and answers together; None: what memory holds.
+            ledger: counts calls and tokens; None: a new one.
 
         Raises:
-            UserError: a model of another kind, or one without a template where one is asked for.
+            UserError: a model of another kind, or a chat template that is not there.
         """
+        name = language_model.name or "the model"
         if language_model.kind != "causal":
-            raise UserError(
-                f"model: {language_model.name!r} is no causal model ({language_model.kind}); it cannot answer"
-            )
-        tokenizer: Any = language_model.tokenizer
-        has = bool(getattr(tokenizer, "chat_template", None))
-        if template and not has:
-            raise UserError(f"template: the tokenizer of {language_model.name!r} has no chat template; leave it out")
-        self.language_model = language_model.read_weights()
-        self.template = has if template is None else template
-        model: Any = language_model.model
-        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        self.name = f"{language_model.name} {dtype}{_adapter_of(model)}{'' if self.template else ' Q:'}"
-        self._ends = _ends(tokenizer, model)
+            raise UserError(f"model: {name!r} is {language_model.kind}; what answers messages is causal")
+        self.language_model = language_model
+        self.model: Any = language_model.model
+        self.tokenizer: Any = language_model.tokenizer
+        self.chat = template_of(self.tokenizer, template, name)
+        self.ends = _ends(language_model)
+        config = self.model.config.get_text_config()
+        fitting = memory.generated_tokens(self.model, language_model.device, config.num_hidden_layers)
+        self.batch_tokens = batch_tokens or fitting
+        # Weights and template say what it would answer; a folder's name does not.
+        look = hashlib.blake2b(str(self.tokenizer.chat_template if self.chat else "").encode(), digest_size=4)
+        super().__init__(f"{name}@{checksum(self.model)}-{look.hexdigest()}", ledger)
 
-    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
-        prompts = [self._prompt(request) for request in requests]
-        kinds: dict[tuple[Any, ...], list[int]] = {}
-        for place in sorted(range(len(requests)), key=lambda place: len(prompts[place])):
-            request = requests[place]
-            kinds.setdefault(
-                (request.max_tokens, request.temperature, request.top_p, request.stop, request.n), []
-            ).append(place)
-        for places in kinds.values():
-            for batch in self._batches(places, prompts, requests[places[0]]):
-                found = self._generate([prompts[place] for place in batch], [requests[place] for place in batch])
-                yield from zip(batch, found, strict=True)
+    def answer(self, requests: Sequence[Request], keep: Keep) -> None:
+        prompts = [prompt(self.tokenizer, request.messages, self.chat) for request in requests]
+        rooms = [self._room(ids, request) for ids, request in zip(prompts, requests, strict=True)]
+        limit, allowed = None, 0
+        try:
+            while allowed < len(requests):
+                self.ledger.take()
+                allowed += 1
+        except CallLimit as error:
+            limit, prompts = error, prompts[:allowed]
+        lengths = [len(ids) + rooms[number] for number, ids in enumerate(prompts)]
+        for batch in buckets(lengths, self.batch_tokens, _OVERHEAD) if prompts else []:
+            self._batch(batch, requests, prompts, rooms, keep)
+        if limit is not None:
+            raise limit
 
-    def _batches(self, places: list[int], prompts: list[list[int]], request: Request) -> Iterator[list[int]]:
-        model, device = self.language_model.model, self.language_model.device
-        blocks = int(getattr(model.config.get_text_config(), "num_hidden_layers", 1))
-        most = min(memory.chunk_tokens(model, device), memory.generated_tokens(model, device, blocks))
-        while places:
-            rows = 1
-            while (
-                rows < len(places)
-                and (rows + 1) * request.n * (len(prompts[places[rows]]) + request.max_tokens) <= most
-            ):
-                rows += 1
-            yield places[:rows]
-            places = places[rows:]
+    def _batch(
+        self, batch: list[int], requests: Sequence[Request], prompts: list[list[int]], rooms: list[int], keep: Keep
+    ) -> None:
+        rows: list[Row] = []
+        owners: list[int] = []  # of each row, the request
+        for number in batch:
+            request = requests[number]
+            for text in range(request.n if request.temperature else 1):
+                seed = seed_of(request.seed or 0, f"text {text}")
+                row = Row(
+                    prompts[number], rooms[number], request.temperature, request.top_p, seed, self._stop(request)
+                )  # fmt: skip
+                rows.append(row)
+                owners.append(number)
+        started = time.monotonic()
+        answers: list[list[int]] = []
+        longest = max(len(row.prompt) + row.max_tokens for row in rows)
+        step = max(1, self.batch_tokens // longest)
+        try:
+            for start in range(0, len(rows), step):
+                answers += continue_rows(self.model, self.tokenizer, rows[start : start + step], self.ends)
+        except BrokenLogits:
+            dtype = str(self.model.dtype).removeprefix("torch.")
+            raise UserError(f"dtype: what this model says in {dtype} is not numbers; try float32") from None
+        seconds = (time.monotonic() - started) / len(batch)
+        texts = text_of(self.tokenizer, answers)
+        for number in batch:
+            mine = [place for place, owner in enumerate(owners) if owner == number]
+            reply = self._reply(requests[number], [answers[k] for k in mine], [texts[k] for k in mine])
+            reply = replace(reply, prompt_tokens=len(prompts[number]), seconds=seconds)
+            self.ledger.book(reply.prompt_tokens, reply.completion_tokens)
+            keep(number, reply)
 
-    def _prompt(self, request: Request) -> list[int]:
-        """Token ids of the talk, up to where the answer begins."""
-        tokenizer: Any = self.language_model.tokenizer
-        if self.template:
-            talk = [message._asdict() for message in request.messages]
-            try:
-                text = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
-            except Exception as error:  # the template is somebody's program
-                raise UserError(
-                    f"template: it does not take these messages ({type(error).__name__}: {error})"
-                ) from error
-            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        else:
-            ids = tokenizer(_plain(request.messages))["input_ids"]
-            if ids and ids[-1] == tokenizer.eos_token_id:  # which some tokenizers put behind every text
-                ids = ids[:-1]
-        longest = self.language_model.max_length
-        if len(ids) + request.max_tokens > longest:
-            raise UserError(
-                f"max_tokens: a prompt of {len(ids)} tokens leaves {max(0, longest - len(ids))} of the "
-                f"model's {longest}, not {request.max_tokens}"
-            )
-        return list(ids)
-
-    @torch.inference_mode()
-    def _generate(self, prompts: list[list[int]], requests: list[Request]) -> list[Reply]:
-        started, request = time.monotonic(), requests[0]
-        model, tokenizer = self.language_model.model, self.language_model.tokenizer
-        inputs = left_padded(
-            [ids for ids in prompts for _ in range(request.n)], tokenizer.pad_token_id, self.language_model.device
+    def _reply(self, request: Request, answers: list[list[int]], texts: list[str]) -> Reply:
+        cut = [until_stop(text, self._stop(request)) for text in texts]
+        said = tuple(text.strip() for text, _ in cut)
+        finish = tuple(
+            "stop" if stopped or (ids and ids[-1] in self.ends) else "length"
+            for ids, (_, stopped) in zip(answers, cut, strict=True)
         )
-        stop = request.stop if self.template else (*request.stop, "\nQ:")
-        settings = GenerationConfig(
-            max_new_tokens=request.max_tokens, do_sample=False, num_beams=1, use_cache=True,
-            pad_token_id=tokenizer.pad_token_id, eos_token_id=sorted(self._ends) or None,
-        )  # fmt: skip
-        drawing: list[LogitsProcessor] = []
-        if request.temperature:
-            keys = [_key(each.seed, number) for each in requests for number in range(request.n)]
-            drawing = [TemperatureLogitsWarper(request.temperature), TopPLogitsWarper(request.top_p), _Noise(keys)]
-        with without_own_settings(model):
-            output = model.generate(
-                **inputs, generation_config=settings, logits_processor=LogitsProcessorList(drawing),
-                stopping_criteria=StoppingCriteriaList([_Stops(tokenizer, stop, inputs["input_ids"].shape[1])]),
-            )  # fmt: skip
-        rows = [self._read(ids, stop) for ids in output[:, inputs["input_ids"].shape[1] :].tolist()]
-        seconds = (time.monotonic() - started) / len(requests)
-        replies = []
-        for number, ids in enumerate(prompts):
-            own = rows[number * request.n : (number + 1) * request.n]
-            texts, finish, tokens = zip(*own, strict=True)
-            replies.append(Reply(texts, finish, len(ids) * request.n, sum(tokens), seconds))
-        return replies
+        copies = request.n // len(said)  # without a temperature all texts are the same one
+        return Reply(said * copies, finish * copies, None, sum(map(len, answers)))
 
-    def _read(self, ids: list[int], stop: Sequence[str]) -> tuple[str, str, int]:
-        """A row's text, why it ends, and how many tokens it has."""
-        end = next((place for place, token in enumerate(ids) if token in self._ends), None)
-        tokens = len(ids) if end is None else end + 1
-        text = self.language_model.tokenizer.decode(ids[:end], skip_special_tokens=True)
-        cut = min((place for each in stop if (place := text.find(each)) >= 0), default=None)
-        finish = "length" if end is None and cut is None else "stop"
-        return text[:cut].strip(), finish, tokens
+    def _stop(self, request: Request) -> tuple[str, ...]:
+        return request.stop if self.chat else (*request.stop, NEXT_QUESTION)
+
+    def _room(self, ids: list[int], request: Request) -> int:
+        """How many tokens may follow a prompt.
+
+        Raises:
+            UserError: none.
+        """
+        room = self.language_model.max_length - len(ids)
+        if room < 1:
+            raise UserError(
+                f"messages: {len(ids)} tokens are too many for {self.language_model.name!r}, which has room for "
+                f"{self.language_model.max_length} with the answer; shorten them"
+            )
+        return min(room, request.max_tokens)
 
 
-class _Noise(LogitsProcessor):
-    """Adds Gumbel noise, so that the likeliest token is then one drawn from the softmax; by the rows' keys."""
-
-    def __init__(self, keys: Sequence[int]) -> None:
-        self._generators = [torch.Generator().manual_seed(key) for key in keys]
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        uniform = torch.stack([torch.rand(scores.shape[1], generator=each) for each in self._generators])
-        return scores - (-uniform.clamp(min=1e-12).log()).log().to(scores)
-
-
-class _Stops(StoppingCriteria):
-    """Ends the rows that have said a stop text. Transformers' own criterion does not take every tokenizer."""
-
-    def __init__(self, tokenizer: Any, stop: Sequence[str], start: int) -> None:
-        self._tokenizer, self._stop, self._start = tokenizer, stop, start
-        self._window = max(map(len, stop), default=0) + 8  # tokens; each has a character, but for a few
-
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        said: list[str] = []
-        if self._stop:
-            said = self._tokenizer.batch_decode(input_ids[:, max(self._start, input_ids.shape[1] - self._window) :])
-        ended = [any(stop in text for stop in self._stop) for text in said] or [False] * len(input_ids)
-        return torch.tensor(ended, device=input_ids.device)
-
-
-def _key(seed: int | None, number: int) -> int:
-    digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-def _plain(messages: Sequence[Message]) -> str:
-    """A talk as text, for a model without a chat template; it ends where the answer begins."""
-    marks = {"user": "Q: ", "assistant": "A: ", "system": ""}
-    return "\n".join(marks.get(message.role, "") + message.content for message in messages) + "\nA:"
-
-
-def _ends(tokenizer: Any, model: Any) -> set[int]:
-    """Tokens that end an answer."""
+def _ends(language_model: LanguageModel) -> frozenset[int]:
+    """Tokens that end a text."""
     ends: set[int] = set()
-    for end in (tokenizer.eos_token_id, getattr(model.generation_config, "eos_token_id", None)):
+    for end in (language_model.tokenizer.eos_token_id, language_model.model.generation_config.eos_token_id):
         ends |= set(end) if isinstance(end, list) else set() if end is None else {end}
-    return ends
-
-
-def _adapter_of(model: Any) -> str:
-    """A checksum of the LoRA weights that a model carries; '' where it carries none."""
-    parts = [weight for name, weight in model.named_parameters() if "lora_" in name]
-    if not parts:
-        return ""
-    total = hashlib.blake2b(digest_size=8)
-    for weight in parts:
-        total.update(weight.detach().float().cpu().numpy().tobytes())
-    return f" adapter {total.hexdigest()}"
+    return frozenset(ends)

@@ -1,26 +1,30 @@
-"""A chat whose answers a function gives: for tests, for examples, and for models that are reached in another way."""
+"""A chat that answers by a rule, for tests and documentation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-from dfolora.chat.base import Chat, Reply, Request
+from dfolora.chat.chat import Chat, Keep, Reply, Request
 
 
 class ScriptedChat(Chat):
-    """Answers by a function of the request: one text, or ``n`` of them. Tokens are counted as words.
+    """Answers by a rule; its tokens are words.
 
-    Attributes:
-        calls: so far.
+    Args:
+        rule: request -> the text, or a list of n texts.
+        name: goes into the keys of a cache.
     """
 
     def __init__(self, rule: Callable[[Request], str | Sequence[str]], name: str = "scripted") -> None:
-        self.rule, self.name, self.calls = rule, name, 0
+        super().__init__(name)
+        self.rule = rule
 
-    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
-        for place, request in enumerate(requests):
-            self.calls += 1
+    def answer(self, requests: Sequence[Request], keep: Keep) -> None:
+        for number, request in enumerate(requests):
+            self.ledger.take()
             said = self.rule(request)
             texts = (said,) * request.n if isinstance(said, str) else tuple(said)
-            words = sum(len(message.content.split()) for message in request.messages)
-            yield place, Reply(texts, ("stop",) * len(texts), words, sum(len(text.split()) for text in texts))
+            asked = sum(len(message.content.split()) for message in request.messages)
+            answered = sum(len(text.split()) for text in texts)
+            self.ledger.book(asked, answered)
+            keep(number, Reply(texts, ("stop",) * len(texts), asked, answered))

@@ -1,252 +1,261 @@
-"""A chat model behind a server with OpenAI's interface: vLLM, llama.cpp, Ollama, ``transformers serve``, hosted ones.
-
-The ``openai`` package sends requests and sends them again: after time-outs, lost connections, 408, 409, 429 and 5xx,
-with growing pauses, or as long as ``Retry-After`` asks for. Here is what it leaves open: many requests at once, servers
-that do not know a parameter or give fewer answers than asked for, replies that hold nothing.
-"""
+"""A chat behind an OpenAI-compatible server: vLLM, llama.cpp, Ollama, ``transformers serve``, or a hosted one."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import re
+import json
 import threading
 import time
+import urllib.parse
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
-from dfolora.chat.base import Chat, Reply, Request
+from dfolora.chat import wire
+from dfolora.chat.chat import Chat, Keep, Reply, Request
+from dfolora.chat.ledger import Ledger
+from dfolora.chat.patience import Patience
+from dfolora.chat.secret import USUAL, Secret
 from dfolora.errors import UserError
 
-_LOCAL = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
-_THOUGHT = re.compile(r"\A\s*<think>.*?(</think>\s*|\Z)", re.DOTALL)
-_FIRST_CONTACT = 10.0  # seconds in which a server that is there says so
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+_ABSENT_ATTEMPTS = 2  # of a server that was never heard of: a wrong address should not take half a minute to tell
+
+
+class _Stopped(Exception):
+    """Another call failed for good, or the user interrupts: no more attempts."""
 
 
 class ServerChat(Chat):
-    """Requests to a server, several at a time.
+    """Asks a server, some calls at once, and again where a call fails for a reason that may pass.
 
-    The key is read from the environment at every call, goes into the request's header, and nowhere else.
-
-    Attributes:
-        name: of the model, as the server has it.
-        base_url: of the server.
+    Such reasons are no connection, a cut one, a time-out, status 408, 429 and 5xx, and a reply that is none. A server
+    that refuses an option is asked without it from then on, with a warning where that changes how texts are drawn.
     """
 
     def __init__(
-        self,
-        base_url: str,
-        api_model: str | None = None,
-        key_variable: str = "OPENAI_API_KEY",
-        concurrency: int = 8,
-        timeout: float = 120.0,
-        retries: int = 5,
-    ) -> None:
-        """Check the arguments; the server is asked by the first request, or here for its model's name.
+        self, model: str | None, base_url: str, *, key_variable: str = USUAL, concurrency: int = 8,
+        timeout: float = 120.0, patience: Patience | None = None, ledger: Ledger | None = None,
+    ) -> None:  # fmt: skip
+        """Get ready; nothing is sent but, where no model is named, the question which one there is.
 
         Args:
-            base_url, api_model, key_variable, concurrency, timeout, retries: as for ``open_chat``.
+            model: what the server calls it; None: the only one that it has.
+            base_url: of the server, such as ``http://localhost:8000/v1``.
+            key_variable: the environment variable that holds the key.
+            concurrency: most calls at once.
+            timeout: seconds that the server may say nothing before a call counts as failed.
+            patience: when to try again.
+            ledger: counts calls and tokens; None: a new one.
 
         Raises:
-            UserError: the ``openai`` package is missing, an address that is none, or no server to tell its model.
+            UserError: an option that cannot work, no package ``openai``, or no telling which model.
         """
-        if importlib.util.find_spec("openai") is None:
-            raise UserError("base_url: a server is spoken to by the package openai; pip install 'dfolora[api]'")
-        address = urlsplit(base_url)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise UserError(f"base_url: {base_url!r} is no address of a server, such as http://localhost:8000/v1")
-        if address.username or address.password:
-            raise UserError(f"base_url: leave the password out of it; set {key_variable} in the environment")
-        for option, value, least in (("concurrency", concurrency, 1), ("retries", retries, 0)):
-            if value < least:
-                raise UserError(f"{option}: {value} cannot work; the least is {least}")
-        if timeout <= 0:
-            raise UserError(f"timeout: {timeout} cannot work; give seconds above 0")
-        self.base_url, self._key_variable = base_url, key_variable
-        self._concurrency, self._timeout, self._retries = concurrency, timeout, retries
-        self._local = address.hostname in _LOCAL
-        self._left_out: set[str] = set()  # parameters that the server does not take
-        self._limit = "max_tokens"
+        if concurrency < 1:
+            raise UserError(f"concurrency: {concurrency} cannot work; the least is 1 call at once")
+        if not timeout > 0:
+            raise UserError(f"timeout: {timeout} cannot work; it is a number of seconds above 0")
+        self.base_url = _checked(base_url)
+        self.concurrency, self.timeout, self.patience = concurrency, timeout, patience or Patience()
+        self.secret = Secret(key_variable)
+        self.refused: set[str] = set()
+        self._reached = False
         self._lock = threading.Lock()
-        self._checked = False
-        self.name = api_model or self._only_model()
+        super().__init__(model or "", ledger)
+        if not model:
+            self.name = self._only_model()
 
-    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
-        self._check()
-        error: BaseException | None = None
-        with self._client() as client, ThreadPoolExecutor(self._concurrency) as pool:
-            waiting: dict[Future[Reply], int] = {}
-            todo = iter(enumerate(requests))
-            try:
-                while True:
-                    while error is None and len(waiting) < self._concurrency:
-                        place, request = next(todo, (-1, None))
-                        if request is None:
-                            break
-                        waiting[pool.submit(self._answer, client, request)] = place
-                    if not waiting:
-                        break
-                    for done in wait(waiting, return_when=FIRST_COMPLETED).done:
-                        place = waiting.pop(done)
-                        if done.exception() is None:
-                            yield place, done.result()
-                        else:  # what is on its way has been paid for, too
-                            error = error or done.exception()
-            finally:
-                for left in waiting:
-                    left.cancel()
-        if error is not None:
-            raise error
+    def answer(self, requests: Sequence[Request], keep: Keep) -> None:
+        with self._client() as client:
+            self._together(client, requests, keep)
 
-    # -- one request --------------------------------------------------------------------------------------------------
+    def _together(self, client: Any, requests: Sequence[Request], keep: Keep) -> None:
+        stopped = threading.Event()
+        pool = ThreadPoolExecutor(min(self.concurrency, max(1, len(requests))), "chat")
+        futures: list[Future[None]] = []
+        try:
+            for number, request in enumerate(requests):
+                futures.append(pool.submit(self._all_texts, client, number, request, keep, stopped))
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            # What is on its way is paid for: it is waited for, and handed over.
+            stopped.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+        failed = [future.exception() for future in futures if not future.cancelled()]
+        for error in failed:
+            if error is not None and not isinstance(error, _Stopped):
+                raise error
 
-    def _answer(self, client: Any, request: Request) -> Reply:
-        """All answers to a request, by as many calls as the server needs for them."""
-        started, replies = time.monotonic(), list[Reply]()
-        while (missing := request.n - sum(len(reply.texts) for reply in replies)) > 0:
-            seed = None if request.seed is None else request.seed + len(replies)
-            replies.append(self._call(client, request, missing, seed))
-        texts = tuple(text for reply in replies for text in reply.texts)[: request.n]
-        finish = tuple(each for reply in replies for each in reply.finish)[: request.n]
-        prompt = _total([reply.prompt_tokens for reply in replies])
-        completion = _total([reply.completion_tokens for reply in replies])
-        return Reply(texts, finish, prompt, completion, time.monotonic() - started, calls=len(replies))
+    def _all_texts(self, client: Any, number: int, request: Request, keep: Keep, stopped: threading.Event) -> None:
+        """Call until there are n texts: some servers give one a call, whatever they are told."""
+        try:
+            there = 0
+            while there < request.n:
+                seed = None if request.seed is None else request.seed + there
+                reply = self._call(client, replace(request, n=request.n - there, seed=seed), stopped)
+                there += len(reply.texts)
+                keep(number, reply)
+        except BaseException:
+            stopped.set()
+            raise
 
-    def _call(self, client: Any, request: Request, n: int, seed: int | None) -> Reply:
-        """One call; a reply that holds nothing is asked for again."""
+    def _call(self, client: Any, request: Request, stopped: threading.Event) -> Reply:
+        """One call that is paid for, after as many attempts as it takes."""
+        if stopped.is_set():
+            raise _Stopped
+        self.ledger.take()
+        try:
+            reply = self._attempts(client, request, stopped)
+        except BaseException:
+            self.ledger.give_back()
+            raise
+        self.ledger.book(reply.prompt_tokens, reply.completion_tokens)
+        return reply
+
+    def _attempts(self, client: Any, request: Request, stopped: threading.Event) -> Reply:
         import openai
 
-        for _ in range(self._retries + 1):
+        failed = 0
+        while True:
+            said = wire.body(self.name, request, self.refused)
+            started = time.monotonic()
+            retry_after, absent = None, False
             try:
-                found = client.chat.completions.create(**self._parameters(request, n, seed))
-                reply = _read(found)
-            except openai.BadRequestError as error:
-                if not self._adapt(error):
-                    raise self._refusal(error) from None
-                continue
-            except openai.APIResponseValidationError:
-                continue
-            except openai.OpenAIError as error:
-                raise self._refusal(error) from None
-            except ValueError:  # of no JSON
-                continue
-            if reply is not None:
-                return reply
-        raise UserError(f"base_url: {self.base_url!r} has sent {self._retries + 1} replies without an answer in them")
+                response = client.chat.completions.with_raw_response.create(**said)
+                self._reached = True
+                return wire.reply(json.loads(response.content), request, time.monotonic() - started)
+            except openai.APIStatusError as error:
+                self._reached = True
+                if error.status_code in (400, 422) and self._adapt(error, said):
+                    continue
+                if not _passing(error):
+                    raise self._refused(error) from None
+                reason, retry_after = f"status {error.status_code}", error.response.headers.get("retry-after")
+            except openai.APITimeoutError:
+                reason = f"no answer within {self.timeout:g} s"
+            except openai.APIConnectionError as error:
+                reason = str(error.__cause__ or error)
+                absent = not self._reached and type(error.__cause__).__name__ == "ConnectError"
+            except (wire.BadReply, ValueError, openai.OpenAIError) as error:
+                reason = str(error) if isinstance(error, wire.BadReply) else "its reply is not JSON"
+            failed += 1
+            pause = self.patience.wait(failed, retry_after)
+            if absent and failed >= _ABSENT_ATTEMPTS:
+                raise self._absent(reason)
+            if pause is None:
+                advice = f", which asks to wait {retry_after} s" if retry_after else ""
+                raise UserError(
+                    self._line(
+                        f"base_url: the server at {self.base_url!r} failed {failed} times in a row ({reason}{advice}); "
+                        "replies so far are in the cache; try again later, or with less concurrency or a longer timeout"
+                    )
+                )
+            (self.patience.sleep or stopped.wait)(pause)
+            if stopped.is_set():
+                raise _Stopped
 
-    def _parameters(self, request: Request, n: int, seed: int | None) -> dict[str, Any]:
-        messages = [{"role": message.role, "content": message.content} for message in request.messages]
-        wished = {
-            "temperature": request.temperature,
-            "top_p": request.top_p if request.top_p < 1 else None,
-            "stop": list(request.stop) or None,
-            "n": n if n > 1 else None,
-            "seed": seed if request.temperature else None,
-            self._limit: request.max_tokens,
-        }
-        taken = {name: value for name, value in wished.items() if value is not None and name not in self._left_out}
-        return {"model": self.name, "messages": messages, **taken}
-
-    def _adapt(self, error: Any) -> bool:
-        """Leave out, or call otherwise, a parameter that the server complains of; whether there was one."""
-        said = f"{getattr(error, 'param', '') or ''} {error}"
-        with self._lock:
-            if "max_completion_tokens" in said and self._limit == "max_tokens":
-                self._limit = "max_completion_tokens"
-                return True
-            for name in ("temperature", "top_p", "seed", "stop", "n"):
-                if name not in self._left_out and re.search(rf"(?<![\w'])['\"`]?{name}\b", said):
-                    self._left_out.add(name)
-                    warnings.warn(f"{self.base_url} does not take {name}: it is left out", stacklevel=2)
-                    return True
-        return False
-
-    # -- the server ---------------------------------------------------------------------------------------------------
-
-    def _client(self) -> Any:
-        import openai
-
-        key = os.environ.get(self._key_variable) or "none"
-        options: dict[str, Any] = {}
-        if self._local:  # a proxy cannot know this machine's own servers
-            options["http_client"] = openai.DefaultHttpxClient(trust_env=False)
-        return openai.OpenAI(
-            api_key=key, base_url=self.base_url, timeout=self._timeout, max_retries=self._retries, **options
+    def _absent(self, reason: str) -> UserError:
+        return UserError(
+            self._line(f"base_url: no server answers at {self.base_url!r} ({reason}); start it, or correct the address")
         )
 
-    def _check(self) -> None:
-        """Ask once whether the server is there, before many requests wait for it."""
-        if not self._checked:
-            self._models()
-            self._checked = True
+    def _adapt(self, error: Any, said: dict[str, Any]) -> bool:
+        """Leave out from now on what the server refuses; whether there is such a thing."""
+        name = wire.refusal(error.body, error.response.text, said)
+        if name is None:
+            return False
+        with self._lock:
+            new = name not in self.refused
+            self.refused.add(name)
+        if new and name in ("temperature", "top_p", "seed"):
+            warnings.warn(f"{name}: the server at {self.base_url!r} does not take it; its own holds", stacklevel=2)
+        return True
 
-    def _models(self) -> list[str]:
-        """What models the server says it has; none where it does not say."""
+    def _refused(self, error: Any) -> UserError:
+        """The error for a status that will not pass."""
+        what = f"{error.status_code}: {_reason(error)}"
+        where = f"the server at {self.base_url!r}"
+        if error.status_code in (401, 403):
+            if self.secret:
+                return UserError(
+                    self._line(f"key_variable: {where} refuses the key in {self.secret.variable} ({what})")
+                )
+            return UserError(self._line(f"key_variable: {where} wants a key ({what}); set {self.secret.variable}"))
+        if error.status_code == 404:
+            return UserError(
+                self._line(
+                    f"model: {where} knows no {self.name!r} ({what}); see {self.base_url}/models, and whether the "
+                    "address ends as it should, often in /v1"
+                )
+            )
+        return UserError(self._line(f"base_url: {where} refuses the request ({what})"))
+
+    def _only_model(self) -> str:
+        """The server's only model.
+
+        Raises:
+            UserError: it has several or none, or does not say.
+        """
+        client = self._client()
         import openai
 
         try:
-            with self._client() as client:
-                soon = client.with_options(max_retries=1, timeout=min(self._timeout, _FIRST_CONTACT))
-                return [str(model.id) for model in soon.models.list().data or []]
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.APIConnectionError) as error:
-            raise self._refusal(error) from None
-        except (openai.OpenAIError, ValueError, AttributeError, TypeError):
-            return []  # a server need not have such a list
+            with client:
+                answer = json.loads(client.models.with_raw_response.list().content)
+            names = [str(one["id"]) for one in answer["data"]]
+        except openai.APIStatusError as error:
+            raise self._refused(error) from None
+        except openai.APIConnectionError as error:
+            raise self._absent(str(error.__cause__ or error)) from None
+        except (ValueError, KeyError, TypeError, openai.OpenAIError):
+            names = []
+        self._reached = True
+        if len(names) == 1:
+            return names[0]
+        several = f"has {len(names)} ({', '.join(names):.200})" if names else "does not say which it has"
+        raise UserError(self._line(f"model: which one? the server at {self.base_url!r} {several}"))
 
-    def _only_model(self) -> str:
-        models = self._models()
-        self._checked = True
-        if len(models) != 1:
-            some = ", ".join(sorted(models)[:5]) or "it does not say which"
-            raise UserError(f"api_model: name one of the server's models ({some})")
-        return models[0]
+    def _line(self, text: str) -> str:
+        """One line without the key."""
+        return self.secret.hide(" ".join(text.split()))
 
-    def _refusal(self, error: Any) -> UserError:
-        """An error in one line, in which no key stands."""
-        import openai
-
-        key = os.environ.get(self._key_variable)
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            what = f"the key in {self._key_variable} is not accepted" if key else f"{self._key_variable} is not set"
-            return UserError(f"base_url: {self.base_url!r} refuses ({error.status_code}): {what}")
-        if isinstance(error, openai.APITimeoutError):
-            return UserError(
-                f"timeout: {self.base_url!r} has not answered within {self._timeout:g} s, asked repeatedly"
-            )
-        if isinstance(error, openai.APIConnectionError):
-            return UserError(f"base_url: no server answers at {self.base_url!r}; is it running?")
-        body = getattr(error, "body", None)
-        said = str(body.get("message") if isinstance(body, dict) and body.get("message") else error)
-        said = " ".join(said.replace(key, "***").split() if key else said.split())
-        status = getattr(error, "status_code", None)
-        hint = f"; is {self.name!r} one of its models?" if status == 404 else ""
-        return UserError(
-            f"base_url: {self.base_url!r} answers with an error ({status or 'no status'}): {said:.200}{hint}"
-        )
+    def _client(self) -> Any:
+        """OpenAI's client, to be closed; made when something is asked, as a run may be replayed without it."""
+        try:
+            import openai
+        except ImportError as error:
+            raise UserError("base_url: needs the package openai; pip install 'dfolora[api]'") from error
+        local = urllib.parse.urlsplit(self.base_url).hostname in _LOCAL  # a proxy does not lead to this machine
+        return openai.OpenAI(
+            base_url=self.base_url, api_key=self.secret.reveal(), timeout=self.timeout, max_retries=0,
+            http_client=openai.DefaultHttpxClient(trust_env=not local),
+        )  # fmt: skip
 
 
-def _read(found: Any) -> Reply | None:
-    """What a server's reply holds; None where it has no choices."""
-    choices = getattr(found, "choices", None)
-    if not choices:
-        return None
-    texts, finish = [], []
-    for choice in choices:
-        content = getattr(getattr(choice, "message", None), "content", None)
-        if isinstance(content, list):
-            parts = [part.get("text") if isinstance(part, dict) else getattr(part, "text", None) for part in content]
-            content = "".join(part for part in parts if isinstance(part, str))
-        texts.append(_THOUGHT.sub("", str(content or "")))
-        finish.append("length" if getattr(choice, "finish_reason", None) == "length" else "stop")
-    usage = getattr(found, "usage", None)
-    tokens = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
-    prompt, completion = (int(number) if isinstance(number, int | float) else None for number in tokens)
-    return Reply(tuple(texts), tuple(finish), prompt, completion)
+def _checked(base_url: str) -> str:
+    try:
+        parts = urllib.parse.urlsplit(base_url)
+        secret = bool(parts.username or parts.password or parts.query)
+        works = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        works = secret = False
+    if secret:
+        raise UserError("base_url: has a name, password or query in it; a key belongs in an environment variable")
+    if not works:
+        raise UserError(f"base_url: {base_url!r} is no address; say for example http://localhost:8000/v1")
+    return base_url.rstrip("/")
 
 
-def _total(numbers: list[int | None]) -> int | None:
-    known = [number for number in numbers if number is not None]
-    return sum(known) if len(known) == len(numbers) else None
+def _passing(error: Any) -> bool:
+    """Whether a status may be another one soon."""
+    if error.code == "insufficient_quota":  # comes as 429, but only money helps
+        return False
+    return error.status_code in (408, 429) or error.status_code >= 500
+
+
+def _reason(error: Any) -> str:
+    """What a server says of its refusal, in short."""
+    body = error.body
+    message = body.get("message") or body.get("detail") or body if isinstance(body, dict) else body
+    return f"{message or error.response.reason_phrase!s:.200}"[:200]

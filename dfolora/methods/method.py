@@ -93,4 +93,7 @@ class Method(ABC, Generic[P]):
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """The context that the loop runs in."""
-        yield
+        try:
+            yield
+        finally:
+            self.problem.close()

@@ -110,14 +110,15 @@ class Search(Method[PartedProblem[Any]]):
         assert self._asked is not None, "a look comes after a step"
         part, z = self._asked
         incumbents = self.problem.adapter.state()
-        self.problem.keep(z[-1], part)  # the release looks at the candidate that happens to be loaded
+        # The release looks at the candidate that happens to be loaded.
+        self.problem.show(z[-1], part)
         super().look(line)
         self.problem.adapter.restore(incumbents)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Run threads that draw a layer's next population while other layers are scored."""
-        with threads(threads_beside(self.problem.device)) as workers:
+        with super().running(), threads(threads_beside(self.problem.device)) as workers:
             self._workers = workers
             yield
             self._workers = None

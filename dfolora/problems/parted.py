@@ -68,6 +68,10 @@ class PartedProblem(Problem[Tuned]):
     def keep(self, candidate: Tensor, part: int = 0) -> None:
         """Make a candidate (d,) the incumbent of a part."""
 
+    def show(self, candidate: Tensor, part: int = 0) -> None:
+        """Put a candidate (d,) of a part on the model for a look; whoever asks restores what was there."""
+        self.keep(candidate, part)
+
     @abstractmethod
     def save(self, folder: str | Path) -> None:
         """Write the incumbents as a folder that can be loaded."""

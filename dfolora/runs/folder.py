@@ -36,7 +36,10 @@ from dfolora.settings.yaml_file import read_yaml
 
 _PACKAGES = ("dfolora", "torch", "transformers", "peft", "cma", "nevergrad", "numpy")
 # Settings that no logged number depends on.
-_NO_NUMBER = ("output", "extend", "device", "chunk_tokens", "trust_remote_code", "test_split")
+_NO_NUMBER = (
+    "output", "extend", "device", "chunk_tokens", "trust_remote_code", "test_split",
+    "workers", "ray_address", "slice_size",
+)  # fmt: skip
 
 
 class Run:

@@ -8,14 +8,12 @@ from typing import Any, ClassVar
 
 from dfolora.errors import UserError, unknown
 from dfolora.registry import Registry
-from dfolora.settings.model import ModelSettings
+from dfolora.settings.model import DATA, ModelSettings
 from dfolora.settings.options import as_text, option
 
 SEARCH, RUN = "Search", "Run"
-PROMPTS = ("prompt", "deep-prompt", "ipl")
-"""What is tuned that stands before a text."""
-GATED = ("ipl", "ipl-lora")
-"""What is tuned that depends on the text."""
+PROMPTS = ("prompt", "deep-prompt", "ipl")  # what stands before a text
+GATED = ("ipl", "ipl-lora")  # what depends on it
 TUNED = ("lora", "prompt", "deep-prompt", "ipl", "ipl-lora")
 
 
@@ -39,6 +37,12 @@ class TuneSettings(ModelSettings):
         None,
         "evaluations between looks at the dev set; nothing: once per sweep, without sweeps 20 in all",
         group=RUN,
+        least=1,
+    )
+    demonstrations: int | None = option(
+        None,
+        "training examples that stand in front of every prompt with their answers, and are not trained on",
+        group=DATA,
         least=1,
     )
     test_split: str = option(
@@ -115,6 +119,21 @@ class SubspaceSettings(TuneSettings):
         group=RUN,
         choices=("incumbent", "sample"),
     )
+    workers: int = option(
+        0,
+        "processes that score candidates, by Ray; 0: this one alone, or all that a cluster has room for",
+        group=RUN,
+        least=0,
+    )
+    ray_address: str = option("", "cluster that `ray start` began, such as 10.0.0.1:6379; nothing: here", group=RUN)
+    slice_size: int | None = option(
+        None, "candidates that a worker takes at once; nothing: a sixteenth of the population", group=RUN, least=1
+    )
+
+    @property
+    def uses_workers(self) -> bool:
+        """Whether other processes score the candidates."""
+        return bool(self.workers or self.ray_address)
 
     @property
     def soft_tokens(self) -> int:
@@ -128,6 +147,10 @@ class SubspaceSettings(TuneSettings):
             raise UserError(f"{name}: {self.tune} has no soft tokens; it is for tune {', '.join(PROMPTS)}")
         if self.tune not in GATED and self.gate_features != 8:
             raise UserError(f"gate_features: {self.tune} has no gate; it is for tune {', '.join(GATED)}")
+        if self.uses_workers and not isinstance(self.model, str):
+            raise UserError("workers: they load the model anew, so that it must be a hub id or a folder")
+        if self.uses_workers and self.tune != "lora":
+            raise UserError(f"workers: they score lora alone, not {self.tune}; leave them out")
         from dfolora.subspaces import subspace_options
 
         if self.tune in PROMPTS:

@@ -1,129 +1,144 @@
-"""A model that is loaded here: batches, templates, ends, draws, and an adapter that shows."""
+"""Chats with a tiny local model: one text in whatever company, draws, stops, templates, adapters, bad input."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
+import tiny_models
 import torch
-from models_zoo import candidates, language_model
-from tiny_models import model as folder_of
 
-import dfolora
-from dfolora.chat import Message, Request, open_chat
+from dfolora import load_model
+from dfolora.chat import CallLimit, Message, Request, open_chat
+from dfolora.chat.conversation import plain
 from dfolora.chat.local import LocalChat
 from dfolora.errors import UserError
 from dfolora.models import adapter as adapters
+from dfolora.models.load import LanguageModel
 
 TEMPLATE = (
-    "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
-    "<{{ m.role }}> {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}"
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+    "Question : {{ m.content }} {% endfor %}{% if add_generation_prompt %}Answer :{% endif %}"
 )
-WORDS = ("good film", "a bad plot and a dull film", "film", "the plot was good", "bad")
 
 
-def ask(text: str, **more: Any) -> Request:
-    return Request((Message("user", text),), **{"max_tokens": 6, **more})
+@cache
+def language_model() -> LanguageModel:
+    return load_model(tiny_models.model("causal"))
 
 
-@pytest.fixture(scope="module")
-def loaded() -> Any:
-    return dfolora.load_model(folder_of("causal"))
+def ask(text: str, **settings: Any) -> Request:
+    return Request((Message("user", text),), **{"max_tokens": 8, **settings})
 
 
-@pytest.fixture
-def templated(loaded: Any) -> Any:
-    loaded.tokenizer.chat_template = TEMPLATE
-    yield loaded
-    loaded.tokenizer.chat_template = None
+REQUESTS = [
+    ask("the old film"),
+    ask("a very long way to the sea and the town where they were all glad", max_tokens=3),
+    ask("warm", temperature=1.0, seed=4, n=2),
+    ask("warm", temperature=1.0, seed=5),
+    ask("the boat", temperature=0.7, top_p=0.5, seed=1, max_tokens=12),
+]
 
 
-def plainly(loaded: Any, prompt: str, steps: int = 6, special: bool = True) -> list[int]:
-    """Greedy decoding, a step at a time, nothing cached or padded."""
-    ids = loaded.tokenizer(prompt, add_special_tokens=special)["input_ids"]
-    start = len(ids)
-    for _ in range(steps):
-        ids = [*ids, int(loaded.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())]
-        if ids[-1] == loaded.tokenizer.eos_token_id:
-            break
-    return ids[start:]
+@cache
+def replies() -> list[tuple[str, ...]]:
+    return [reply.texts for reply in LocalChat(language_model())(REQUESTS)]
 
 
-def test_a_batch_says_what_each_alone_says(loaded: Any) -> None:
-    found = LocalChat(loaded)([ask(text) for text in WORDS])
-    for text, reply in zip(WORDS, found, strict=True):
-        tokens = plainly(loaded, f"Q: {text}\nA:")
-        said = loaded.tokenizer.decode(tokens, skip_special_tokens=True).split("\nQ:")[0].strip()
-        assert reply.texts == (said,)
-        assert reply.finish == ("stop" if len(tokens) < 6 or tokens[-1] == loaded.tokenizer.eos_token_id else "length",)
-        assert reply.completion_tokens == len(tokens)
-        assert reply.prompt_tokens == len(loaded.tokenizer(f"Q: {text}\nA:")["input_ids"])
+def test_company_changes_nothing() -> None:
+    chat = LocalChat(language_model(), batch_tokens=1)  # a batch each
+    alone = [chat([request])[0] for request in REQUESTS]
+    assert [reply.texts for reply in alone] == replies()
+    assert chat.ledger.calls == 5
+    assert len(set(replies()[2] + replies()[3])) == 3  # other seeds and numbers are other draws
+    assert alone[1].finish == ("length",)
+    assert alone[1].completion_tokens == 3
 
 
-def test_the_chat_template(templated: Any) -> None:
-    chat = open_chat(templated)
-    talk = (Message("system", "good"), Message("user", "a film"), Message("assistant", "bad"), Message("user", "plot"))
-    (reply,) = chat([Request(talk, max_tokens=5)])
-    said = "<system> good\n<user> a film\n<assistant> bad\n<user> plot\n<assistant> "
-    tokens = plainly(templated, said, 5, special=False)
-    assert reply.texts == (templated.tokenizer.decode(tokens, skip_special_tokens=True).strip(),)
-    with pytest.raises(UserError, match="^template: it does not take these messages .*no tools"):
-        chat([Request((Message("tool", "x"),))])
+def test_the_likeliest_words_are_those_of_transformers() -> None:
+    model = language_model()
+    ids = torch.tensor([model.tokenizer(plain(REQUESTS[0].messages))["input_ids"]])
+    with torch.inference_mode():
+        new = model.model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=1)[0, ids.shape[1] :]
+    assert replies()[0] == (model.tokenizer.decode(new, skip_special_tokens=True).strip(),)
 
 
-def test_draws_depend_on_the_request_alone(loaded: Any) -> None:
-    chat = LocalChat(loaded)
-    asked = [ask(text, temperature=1.0, seed=seed, n=2) for seed, text in enumerate(WORDS)]
-    together = chat(asked)
-    alone = [chat([request])[0] for request in reversed(asked)][::-1]
-    assert [reply.texts for reply in together] == [reply.texts for reply in alone]
-    assert any(one != two for one, two in (reply.texts for reply in together))
-    other = chat([ask(text, temperature=1.0, seed=seed + 100, n=2) for seed, text in enumerate(WORDS)])
-    assert [reply.texts for reply in other] != [reply.texts for reply in together]
+def test_draws_have_their_probabilities() -> None:
+    model = language_model()
+    ids = torch.tensor([model.tokenizer(plain(REQUESTS[0].messages))["input_ids"]])
+    with torch.inference_mode():
+        likely, order = (model.model(ids).logits[0, -1] / 2).softmax(-1).sort(descending=True)
+    (reply,) = LocalChat(model)([ask("the old film", max_tokens=1, temperature=2.0, top_p=0.3, n=300)])
+    inside = int((likely.cumsum(-1) - likely < 0.3).sum())
+    words = [model.tokenizer.decode([token]) for token in order[:inside].tolist()]
+    assert set(reply.texts) <= set(words)
+    wanted = float(likely[0] / likely[:inside].sum())
+    assert reply.texts.count(words[0]) / 300 == pytest.approx(wanted, abs=4 * (wanted * (1 - wanted) / 300) ** 0.5)
 
 
-def test_how_often_a_token_is_drawn(loaded: Any) -> None:
-    """500 first tokens against the softmax of the logits."""
-    ids = loaded.tokenizer("Q: film\nA:", return_tensors="pt")["input_ids"]
-    likely = (loaded.model(input_ids=ids).logits[0, -1] / 0.3).softmax(-1)
-    (reply,) = LocalChat(loaded)([ask("film", max_tokens=1, temperature=0.3, seed=1, n=500)])
-    for token in likely.topk(3).indices.tolist():
-        text = loaded.tokenizer.decode([token], skip_special_tokens=True).strip()
-        same = [k for k in range(len(likely)) if loaded.tokenizer.decode([k], skip_special_tokens=True).strip() == text]
-        share = float(likely[same].sum())
-        assert reply.texts.count(text) / 500 == pytest.approx(share, abs=4 * (share * (1 - share) / 500) ** 0.5 + 0.01)
+def test_a_text_ends_before_a_stop_text() -> None:
+    words = replies()[0][0].split()
+    assert words[3] not in words[:3]
+    stopped, whole = LocalChat(language_model())([replace(REQUESTS[0], stop=("&", words[3])), REQUESTS[0]])
+    assert stopped.texts == (" ".join(words[:3]),)
+    assert (stopped.finish, stopped.completion_tokens) == (("stop",), 4)
+    assert whole.texts == replies()[0]
 
 
-def test_a_stop_text_ends_an_answer(loaded: Any) -> None:
-    chat = LocalChat(loaded)
-    (whole,) = chat([ask(WORDS[1], max_tokens=8)])
-    words = whole.texts[0].split()
-    assert len(words) > 2, "the tiny model says something"
-    (cut,) = chat([ask(WORDS[1], max_tokens=8, stop=(words[2],))])
-    assert cut.texts[0] == whole.texts[0][: whole.texts[0].index(words[2])].strip()
-    assert cut.finish == ("stop",)
+def test_templates_and_what_the_cache_tells_apart() -> None:
+    model = language_model()
+    without = LocalChat(model)
+    with pytest.raises(UserError, match=r"^template: '.*' has no chat template in its tokenizer; say plain"):
+        LocalChat(model, template="chat")
+    with pytest.raises(UserError, match="^template: unknown 'chta'; did you mean 'chat'"):
+        LocalChat(model, template="chta")
+    try:
+        model.tokenizer.chat_template = TEMPLATE
+        chat = LocalChat(model)
+        assert chat([REQUESTS[0]])[0].prompt_tokens == 7  # Question : the old film Answer :
+        assert without.chat is False
+        assert chat.name != without.name == LocalChat(model, template="plain").name
+        with pytest.raises(
+            UserError, match=r"^messages: .* template does not take them \(no system here\); try plain$"
+        ):
+            chat([Request((Message("system", "Be kind"), Message("user", "hello")))])
+    finally:
+        model.tokenizer.chat_template = None
+    talk = (Message("system", "Be."), Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
+    assert plain(talk) == "Be.\nQ: a\nA: b\nQ: c\nA:"
+    assert plain((*talk, Message("assistant", "I"))).endswith("Q: c\nA: I")
 
 
-def test_an_adapter_answers_and_has_a_name_of_its_own(tmp_path: Path) -> None:
-    """So that a cache does not answer for another model."""
-    tuned = adapters.attach(dfolora.load_model(folder_of("causal")), 2, ["all-linear"])
-    for layer in range(len(tuned.layers)):
-        tuned.write(layer, candidates(tuned, layer, 1, seed=layer, size=1.0))
-    tuned.save(tmp_path / "adapter", {})
-    bare, changed = open_chat(folder_of("causal")), open_chat(folder_of("causal"), adapter=str(tmp_path / "adapter"))
-    assert bare.name != changed.name
-    request = ask(WORDS[1])
-    assert bare([request])[0].texts != changed([request])[0].texts
+def test_a_tuned_adapter_speaks(tmp_path: Any) -> None:
+    model = load_model(tiny_models.model("causal"))
+    base = LocalChat(model).name
+    adapter = adapters.attach(model, 2)
+    torch.manual_seed(0)
+    for layer in adapter.layers:
+        for module in layer.modules.values():
+            for factor in module.factors():
+                factor.normal_(0, 1.0)
+    adapter.save(tmp_path / "adapter", {})
+    chat = open_chat(tiny_models.model("causal"), adapter=tmp_path / "adapter")
+    (reply,) = chat([REQUESTS[0]])
+    assert reply.texts == LocalChat(model)([REQUESTS[0]])[0].texts != replies()[0]
+    assert chat.name != base
 
 
-def test_bad_input(loaded: Any, templated: Any) -> None:
-    with pytest.raises(UserError, match="is no causal model"):
-        open_chat(language_model("roberta"))
-    with pytest.raises(
-        UserError, match=r"^max_tokens: a prompt of \d+ tokens leaves \d+ of the model's \d+, not 99999"
-    ):
-        open_chat(loaded)([ask("film", max_tokens=99999)])
-    templated.tokenizer.chat_template = None
-    with pytest.raises(UserError, match="^template: the tokenizer of .* has no chat template"):
-        open_chat(loaded, template=True)
+def test_a_cap_answers_what_it_allows() -> None:
+    chat = open_chat(language_model(), max_calls=2)
+    with pytest.raises(CallLimit):
+        chat(REQUESTS)
+    assert [reply.texts for reply in chat(REQUESTS[:2])] == replies()[:2]
+    assert (chat.ledger.calls, chat.ledger.cached) == (2, 2)
+
+
+def test_bad_input() -> None:
+    with pytest.raises(UserError, match=r"^model: '.*' is masked; what answers messages is causal$"):
+        open_chat(tiny_models.model("masked"))
+    with pytest.raises(UserError, match=r"^messages: \d+ tokens are too many for '.*', which has room for 264"):
+        LocalChat(language_model())([ask("sea " * 300)])
+    with pytest.raises(UserError, match="^adapter: a server loads its adapters itself"):
+        open_chat("m", "http://127.0.0.1:9/v1", adapter="somewhere")

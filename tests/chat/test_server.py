@@ -1,253 +1,275 @@
-"""Requests to a server that misbehaves: what is sent again, what waits, what is refused; the key stands nowhere."""
+"""Chats behind a server that misbehaves on purpose: attempts and waits, odd replies, order, cap, cache, the key."""
 
 from __future__ import annotations
 
+import logging
 import random
-import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stub_server import last, reply, serving
+import stub_server
+from stub_server import Answer, Stub, error, said
 
-from dfolora.chat import CallLimit, Message, Request, open_chat
+from dfolora.chat import CallLimit, Chat, Message, Request, open_chat
+from dfolora.chat.patience import Patience
 from dfolora.errors import UserError
 
 openai = pytest.importorskip("openai")
-KEY = "sk-secret-of-the-test"
+KEY = "sk-most-secret-4711"
 
 
-def ask(text: str, **more: Any) -> Request:
-    return Request((Message("user", text),), **more)
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Pauses are noted, not made; and the key is set."""
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    noted: list[float] = []
-    import openai._base_client as client
-
-    class Clock:
-        def __getattr__(self, name: str) -> Any:
-            return noted.append if name == "sleep" else getattr(time, name)
-
-    monkeypatch.setattr(client, "time", Clock())
-    return noted
+    with stub_server.running() as stub:
+        yield stub
 
 
-def test_an_answer_and_what_was_asked() -> None:
-    with serving(lambda body, _: reply(last(body).upper())) as stub:
-        chat = open_chat(base_url=stub.url)
-        (found,) = chat([ask("hello", max_tokens=9, temperature=0.5, top_p=0.9, stop=("x",), seed=3)])
-        assert (found.texts, found.finish, found.prompt_tokens, found.completion_tokens) == (
-            ("HELLO",),
-            ("stop",),
-            7,
-            3,
-        )
-        body = stub.bodies[0]
-        assert body == {
-            "model": "stub", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 9, "temperature": 0.5,
-            "top_p": 0.9, "stop": ["x"], "seed": 3,
-        }  # fmt: skip
-        assert stub.keys == [f"Bearer {KEY}"]
-        assert (chat.calls, chat.prompt_tokens, chat.completion_tokens) == (1, 7, 3)
+class Waits(list[float]):
+    """The seconds that were to be waited, none of which were."""
+
+    def opened(self, stub: Stub, **options: Any) -> Chat:
+        patience = Patience(attempts=4, draw=lambda: 1.0, now=lambda: 1_000_000_000.0, sleep=self.append)
+        return open_chat("m", stub.url, patience=patience, **options)
+
+
+@pytest.fixture
+def waits() -> Waits:
+    return Waits()
+
+
+def ask(text: str = "hello", **settings: Any) -> Request:
+    return Request((Message("user", text),), **settings)
 
 
 @pytest.mark.parametrize(
-    ("faults", "expected"),
+    ("failures", "waited"),
     [
-        ([(429, {"error": {"message": "slow down"}}, {"Retry-After": "17"})], [17.0]),
-        ([(500, {}, {}), (503, {}, {})], None),
-        ([(408, {}, {})], None),
-        (["cut"], None),
-        (["not json at all"], []),
-        ([reply()], []),
+        ([error(429, "slow down", retry_after="7")], [8.0]),
+        ([error(429, "slow down", Retry_After="Sun, 09 Sep 2001 01:47:10 GMT")], [31.0]),
+        ([error(500, "oops"), error(503, "oops")], [1.0, 2.0]),
+        ([error(408, "late")], [1.0]),
+        ([Answer('{"choices": [')], [1.0]),
+        ([Answer({"choices": []}), Answer({"error": {"message": "overloaded"}})], [1.0, 2.0]),
+        ([Answer("a" * 100, cut=True)], [1.0]),
     ],
-    ids=["429 with Retry-After", "500 twice", "408", "cut connection", "bad JSON", "no choices"],
 )
-def test_what_is_lost_is_asked_for_again(faults: list[Any], expected: list[float] | None, waits: list[float]) -> None:
-    with serving(lambda _, before: faults[before] if before < len(faults) else reply("fine")) as stub:
-        (found,) = open_chat(base_url=stub.url)([ask("hello")])
-    assert found.texts == ("fine",)
-    assert len(stub.bodies) == 1 + len(faults)
-    if expected is not None:
-        assert waits == expected
-    else:
-        assert len(waits) == len(faults)
-        assert all(0.3 < wait <= 0.5 * 2**number for number, wait in enumerate(waits))
+def test_what_may_pass_is_tried_again(stub: Stub, waits: Waits, failures: list[Answer], waited: list[float]) -> None:
+    stub.script(*failures, said("at last"))
+    chat = waits.opened(stub)
+    (reply,) = chat([ask()])
+    assert (reply.texts, reply.prompt_tokens, reply.completion_tokens) == (("at last",), 5, 2)
+    assert len(stub.asked) == len(failures) + 1
+    assert waits == waited
+    assert (chat.ledger.calls, chat.ledger.prompt_tokens, chat.ledger.completion_tokens) == (1, 5, 2)
+
+
+def test_a_server_that_hangs(stub: Stub, waits: Waits) -> None:
+    stub.rule = lambda number, body: Answer(said("late").content, delay=0.6 if number == 0 else 0.0)
+    assert waits.opened(stub, timeout=0.3)([ask()])[0].texts == ("late",)
+    assert (len(stub.asked), waits) == (2, [1.0])
+
+
+def test_it_gives_up_in_the_end(stub: Stub, waits: Waits) -> None:
+    stub.script(error(500, "oops"))
+    chat = waits.opened(stub)
+    with pytest.raises(UserError, match=r"^base_url: the server at '.*' failed 4 times in a row \(status 500\);"):
+        chat([ask()])
+    assert (len(stub.asked), waits, chat.ledger.calls) == (4, [1.0, 2.0, 4.0], 0)
+    stub.script(error(429, "come tomorrow", retry_after="86400"))
+    with pytest.raises(UserError, match="asks to wait 86400 s"):
+        chat([ask()])
+    assert len(stub.asked) == 5
 
 
 @pytest.mark.parametrize(
-    ("answer", "line", "attempts"),
+    ("failure", "message"),
     [
         (
-            (401, {"error": {"message": f"bad key {KEY}"}}, {}),
-            r"refuses \(401\): the key in OPENAI_API_KEY is not acc",
-            1,
+            error(401, f"Incorrect API key provided: {KEY}."),
+            r"^key_variable: .* refuses the key in OPENAI_API_KEY \(401",
         ),
-        ((400, {"error": {"message": f"no, {KEY}"}}, {}), r"answers with an error \(400\): no, \*\*\*", 1),
+        (error(403, "no"), r"^key_variable: .* \(403: no\)$"),
+        (error(404, "no such model"), r"^model: .* knows no 'm' \(404: no such model\)"),
         (
-            (404, {"error": {"message": "no such model"}}, {}),
-            r"\(404\): no such model; is 'stub' one of its models\?",
-            1,
+            error(400, "context\nlength exceeded"),
+            r"^base_url: .* refuses the request \(400: context length exceeded\)$",
         ),
-        ((500, {}, {}), r"answers with an error \(500\)", 3),
-        ("hang", r"^timeout: .* has not answered within 0.3 s", 3),
-        ("[1", "has sent 3 replies without an answer in them", 3),
+        (Answer("<html>", 404), r"^model: .*404: <html>"),
     ],
-    ids=["401", "400", "404", "500 for ever", "hang", "bad JSON for ever"],
 )
-def test_what_is_refused_is_one_line_without_the_key(answer: Any, line: str, attempts: int, tmp_path: Path) -> None:
-    with serving(lambda *_: answer) as stub:
-        chat = open_chat(base_url=stub.url, retries=2, timeout=0.3, cache=tmp_path / "cache.sqlite")
-        with pytest.raises(UserError, match=line) as caught:
-            chat([ask("hello")])
-        assert len(stub.bodies) == attempts
+def test_what_will_not_pass_is_not_tried_again(stub: Stub, waits: Waits, failure: Answer, message: str) -> None:
+    stub.script(failure)
+    with pytest.raises(UserError, match=message) as caught:
+        waits.opened(stub)([ask()])
+    assert (len(stub.asked), waits) == (1, [])
+    assert KEY not in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert KEY not in f"{caught.value!r}{vars(chat.chat)}{chat.chat!r}"
-    assert caught.value.__cause__ is None
 
 
-def test_the_key_is_in_no_file(tmp_path: Path) -> None:
-    with serving(lambda *_: reply("fine")) as stub:
-        open_chat(base_url=stub.url, cache=tmp_path / "cache.sqlite")([ask("hello")])
-    assert KEY.encode() not in (tmp_path / "cache.sqlite").read_bytes()
+@pytest.mark.parametrize(
+    ("answer", "text", "finish", "tokens"),
+    [
+        (said(None, reasoning_content="hm, thinking"), "", "stop", 2),
+        (said(None, refusal="I will not."), "I will not.", "stop", 2),
+        (said([{"type": "reasoning", "text": "hm"}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]),
+         "ab", "stop", 2),
+        (said("cut o", finish="length"), "cut o", "length", 2),
+        (said("<think>\nhm, END\n</think>\n\n7"), "7", "stop", 2),
+        (said("<think>and so on", finish="length"), "", "length", 2),
+        (said("plain", usage=None), "plain", "stop", None),
+        (said("one END two", finish="length"), "one ", "stop", 2),
+    ],
+)  # fmt: skip
+def test_odd_replies(stub: Stub, waits: Waits, answer: Answer, text: str, finish: str, tokens: int | None) -> None:
+    stub.script(answer)
+    (reply,) = waits.opened(stub)([ask(stop=("END",))])
+    assert (reply.texts, reply.finish, reply.completion_tokens) == ((text,), (finish,), tokens)
+    assert len(stub.asked) == 1
 
 
-def test_replies_of_every_shape() -> None:
-    parts = [{"type": "text", "text": "in "}, {"type": "text", "text": "parts"}]
-    shapes = {
-        "null": reply(None, finish="length"),
-        "parts": reply(parts),  # type: ignore[arg-type]
-        "long": reply("cut of", finish="length"),
-        "thought": reply("<think>4?\n5.</think>\n\n5"),
-        "only thought": reply("<think>so, what"),
-        "no usage": {name: value for name, value in reply("fine").items() if name != "usage"},
-    }
-    with serving(lambda body, _: shapes[last(body)]) as stub:
-        found = open_chat(base_url=stub.url)([ask(name) for name in shapes])
-    assert [each.texts[0] for each in found] == ["", "in parts", "cut of", "5", "", "fine"]
-    assert [each.finish[0] for each in found] == ["length", "stop", "length", "stop", "stop", "stop"]
-    assert found[-1].prompt_tokens is None
-
-
-def test_order_and_how_many_at_once() -> None:
-    draw = random.Random(3)
-
-    def slow(body: dict[str, Any], _: int) -> Any:
-        time.sleep(draw.random() / 20)
-        return reply(last(body))
-
-    with serving(slow) as stub:
-        found = open_chat(base_url=stub.url, concurrency=3)([ask(str(number)) for number in range(20)])
-    assert [each.texts[0] for each in found] == [str(number) for number in range(20)]
-    assert 2 <= stub.most <= 3
-
-
-def test_a_server_that_gives_one_answer_at_a_time() -> None:
-    with serving(lambda body, _: reply(f"{body['seed']}")) as stub:
-        chat = open_chat(base_url=stub.url)
-        (found,) = chat([ask("hello", n=3, temperature=1.0, seed=5)])
-    assert found.texts == ("5", "6", "7")
-    assert found.calls == chat.calls == len(stub.bodies) == 3
-    assert found.prompt_tokens == 21
-
-
-def test_parameters_that_a_server_does_not_know() -> None:
-    def picky(body: dict[str, Any], _: int) -> Any:
+def test_options_that_a_server_refuses(stub: Stub, waits: Waits) -> None:
+    def rule(number: int, body: dict[str, Any]) -> Answer:
         if "max_tokens" in body:
-            return 400, {"error": {"message": "Use 'max_completion_tokens' instead.", "param": "max_tokens"}}, {}
+            return error(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'.", "max_tokens")
         if "temperature" in body:
-            return 400, {"error": {"message": "Unsupported value: 'temperature'", "param": "temperature"}}, {}
-        return reply("fine")
+            return error(400, "Unsupported value: 'temperature' does not support 0.5.", "temperature")
+        if "n" in body:
+            return error(422, "extra fields not permitted: 'n'")
+        return said(f"text {number}")
 
-    with serving(picky) as stub:
-        chat = open_chat(base_url=stub.url)
-        with pytest.warns(UserWarning, match="does not take temperature: it is left out"):
-            chat([ask("one")])
-        chat([ask("two")])
-    assert len(stub.bodies) == 4
-    assert stub.bodies[-1] == {
-        "model": "stub", "messages": [{"role": "user", "content": "two"}], "max_completion_tokens": 256,
-    }  # fmt: skip
-
-
-def test_a_run_that_stops_pays_for_nothing_twice(tmp_path: Path) -> None:
-    """A cap, a fault in the middle, a larger cap, then everything again with the server gone."""
-    cache, requests = tmp_path / "cache.sqlite", [ask(str(number)) for number in range(10)]
-    broken = True
-
-    def answer(body: dict[str, Any], _: int) -> Any:
-        return (500, {}, {}) if broken and last(body) == "6" else reply(last(body))
-
-    with serving(answer) as stub:
-        with pytest.raises(CallLimit, match="max_calls: 4 calls are used up, and 6 more are needed"):
-            open_chat(base_url=stub.url, cache=cache, max_calls=4)(requests)
-        assert len(stub.bodies) == 4
-        with pytest.raises(UserError, match="500"):
-            open_chat(base_url=stub.url, cache=cache, retries=0, concurrency=2)(requests)
-        broken = False
-        chat = open_chat(base_url=stub.url, cache=cache, max_calls=10)
-        assert [each.texts[0] for each in chat(requests)] == [str(number) for number in range(10)]
-        assert chat.cached + chat.calls == 10
-        asked = [last(body) for body in stub.bodies]
-        assert sorted(asked) == sorted([*map(str, range(10)), "6"])
-        url = stub.url
-    again = open_chat(base_url=url, api_model="stub", cache=cache)
-    assert [each.texts[0] for each in again(requests)] == [str(number) for number in range(10)]
-    assert (again.calls, again.cached) == (0, 10)
-    with pytest.raises(UserError, match="no server answers at"):
-        again([ask("something new")])
+    stub.rule = rule
+    chat = waits.opened(stub)
+    with pytest.warns(UserWarning, match="^temperature: the server at .* does not take it"):
+        (reply,) = chat([ask(max_tokens=9, temperature=0.5, n=2, seed=4)])
+    assert reply.texts == ("text 3", "text 4")
+    assert (reply.prompt_tokens, reply.completion_tokens, chat.ledger.calls) == (10, 4, 2)
+    last = {name: value for name, value in stub.asked[-1].items() if name != "messages"}
+    assert last == {"model": "m", "max_completion_tokens": 9, "seed": 5}
+    chat([ask("another")])
+    assert len(stub.asked) == 6  # it is not asked with them again
 
 
-def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(lambda *_: reply("fine")) as stub:
-        for options, line in [
-            ({"base_url": stub.url, "max_calls": 0}, "max_calls: 0 allows no call"),
-            ({}, "model: give a model or a base_url"),
-            ({"base_url": "localhost:8000"}, "base_url: 'localhost:8000' is no address"),
-            ({"base_url": "http://me:pass@localhost/v1"}, "leave the password out of it"),
-            ({"base_url": stub.url, "concurrency": 0}, "concurrency: 0 cannot work"),
-            ({"base_url": stub.url, "timeout": 0}, "timeout: 0 cannot work"),
-        ]:
-            with pytest.raises(UserError, match=line) as caught:
-                open_chat(**options)
-            assert "pass@" not in str(caught.value)
-        stub.models = {"object": "list", "data": []}
-        with pytest.raises(UserError, match="api_model: name one of the server's models"):
-            open_chat(base_url=stub.url)
-        stub.models = (401, {"error": {"message": "who are you?"}}, {})
-        monkeypatch.delenv("OPENAI_API_KEY")
-        with pytest.raises(UserError, match=r"refuses \(401\): OPENAI_API_KEY is not set"):
-            open_chat(base_url=stub.url)
-        url = stub.url
-    with pytest.raises(UserError, match="no server answers at"):
-        open_chat(base_url=url)
-    (tmp_path / "cache.sqlite").write_text("this is no database, though it is long enough to be taken for one" * 20)
-    with pytest.raises(UserError, match="cache: .* cannot be used as a cache of replies"):
-        open_chat(base_url=url, api_model="stub", cache=tmp_path / "cache.sqlite")
+def test_texts_come_one_by_one_and_go_on_where_they_stopped(stub: Stub, waits: Waits, tmp_path: Path) -> None:
+    stub.rule = lambda number, body: said(f"text {number}") if number != 2 else error(401, "key expired")
+    cache, request = tmp_path / "replies.sqlite", ask(n=4, temperature=1.0, seed=10)
+    with pytest.raises(UserError, match="key expired"):
+        waits.opened(stub, cache=cache)([request])
+    (reply,) = waits.opened(stub, cache=cache)([request])
+    assert reply.texts == ("text 0", "text 1", "text 3", "text 4")
+    assert not reply.cached
+    assert [body.get("seed") for body in stub.asked] == [10, 11, 12, 12, 13]
+    assert waits.opened(stub, cache=cache)([request])[0].cached
 
 
-def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib.util
+def test_order_and_how_many_at_once(stub: Stub, waits: Waits) -> None:
+    draw = random.Random(1)
+    stub.rule = lambda number, body: Answer(
+        said("re: " + body["messages"][0]["content"]).content, delay=draw.uniform(0.0, 0.04)
+    )
+    replies = waits.opened(stub, concurrency=3)([ask(str(number)) for number in range(12)])
+    assert [reply.texts for reply in replies] == [(f"re: {number}",) for number in range(12)]
+    assert stub.most == 3
 
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'dfolora\[api\]'"):
-        open_chat(base_url="http://localhost:1/v1")
+
+def test_a_cap_keeps_what_was_paid_for_and_a_replay_needs_no_server(stub: Stub, waits: Waits, tmp_path: Path) -> None:
+    cache, requests = tmp_path / "replies.sqlite", [ask(str(number)) for number in range(7)]
+    stub.rule = lambda number, body: said("re: " + body["messages"][0]["content"])
+    chat = waits.opened(stub, cache=cache, max_calls=4, concurrency=2)
+    with pytest.raises(CallLimit, match="^max_calls: all 4 calls are used up"):
+        chat(requests)
+    assert (len(stub.asked), chat.ledger.calls) == (4, 4)
+    chat = waits.opened(stub, cache=cache, max_calls=3)
+    replies = chat(requests)
+    assert [reply.texts for reply in replies] == [(f"re: {number}",) for number in range(7)]
+    assert [reply.cached for reply in replies] == [True] * 4 + [False] * 3
+    assert (len(stub.asked), chat.ledger.calls, chat.ledger.cached) == (7, 3, 4)
+    gone = open_chat("m", "http://127.0.0.1:9/v1", cache=cache)
+    assert [reply.texts for reply in gone(requests)] == [reply.texts for reply in replies]
+    assert len(stub.asked) == 7
+    with pytest.raises(CallLimit):  # another seed, number or model is another request
+        waits.opened(stub, cache=cache, max_calls=2)([ask("0", seed=1), ask("0", n=2), ask("0", temperature=1.0)])
 
 
-def test_a_reply_is_in_the_file_before_the_next_is_asked_for(tmp_path: Path) -> None:
-    cache = tmp_path / "cache.sqlite"
-    seen: list[int] = []
+def test_the_key_is_nowhere(
+    stub: Stub, waits: Waits, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    stub.script(error(500, KEY), said("fine"), error(401, f"bad key {KEY}"))
+    chat = waits.opened(stub, cache=tmp_path / "replies.sqlite")
+    chat([ask()])
+    with pytest.raises(UserError) as caught:
+        chat([ask("more")])
+    assert stub.keys == [f"Bearer {KEY}"] * 3
+    server: Any = vars(chat)["chat"]
+    shown = [repr(chat), str(vars(chat)), str(vars(server)), repr(server.secret), str(caught.value), chat.name]
+    printed = capsys.readouterr()
+    assert not [text for text in [*shown, caplog.text, printed.out, printed.err] if KEY in text]
+    assert caught.value.__cause__ is None
+    assert not [file for file in tmp_path.iterdir() if KEY.encode() in file.read_bytes()]
 
-    def count(body: dict[str, Any], before: int) -> Any:
-        with sqlite3.connect(cache) as file:
-            seen.append(file.execute("select count(*) from replies").fetchone()[0])
-        return reply("fine")
 
-    with serving(count) as stub:
-        open_chat(base_url=stub.url, cache=cache, concurrency=1)([ask(str(number)) for number in range(4)])
-    assert seen == [0, 1, 2, 3]
+def test_keys_of_other_names(stub: Stub, waits: Waits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "abc")
+    waits.opened(stub, key_variable="MY_KEY")([ask()])
+    monkeypatch.delenv("OPENAI_API_KEY")
+    waits.opened(stub)([ask()])
+    assert stub.keys == ["Bearer abc", "Bearer none"]
+    stub.script(error(401, "who are you"))
+    with pytest.raises(UserError, match=r"wants a key \(401: who are you\); set OPENAI_API_KEY$"):
+        waits.opened(stub)([ask()])
+    with pytest.raises(UserError, match="^key_variable: NO_SUCH_KEY is not set in the environment$"):
+        waits.opened(stub, key_variable="NO_SUCH_KEY")
+    with pytest.raises(UserError, match="^key_variable: that is no name") as caught:
+        waits.opened(stub, key_variable=KEY)
+    assert KEY not in str(caught.value)
+
+
+def test_an_interrupted_batch_keeps_what_is_on_its_way(stub: Stub, waits: Waits, tmp_path: Path) -> None:
+    def rule(number: int, body: dict[str, Any]) -> Answer:
+        first = body["messages"][0]["content"] == "0"
+        return error(403, "no") if first else Answer(said("paid").content, delay=0.1)
+
+    stub.rule = rule
+    cache = tmp_path / "replies.sqlite"
+    with pytest.raises(UserError, match="403"):
+        waits.opened(stub, cache=cache, concurrency=2)([ask(str(number)) for number in range(9)])
+    asked = [body["messages"][0]["content"] for body in stub.asked if body["messages"][0]["content"] != "0"]
+    assert 1 <= len(asked) <= 3
+    assert all(reply.cached for reply in waits.opened(stub, cache=cache)([ask(number) for number in asked]))
+
+
+def test_which_model_the_server_has(stub: Stub) -> None:
+    assert open_chat(base_url=stub.url).name == "only-one"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"base_url": "localhost:8000"}, "^base_url: 'localhost:8000' is no address; say for example http://"),
+        ({"base_url": f"http://me:{KEY}@host/v1"}, "^base_url: has a name, password or query in it"),
+        ({"base_url": "http://127.0.0.1:9/v1", "max_calls": 0}, "^max_calls: 0 allows no call; it takes at least 1"),
+        ({"base_url": "http://127.0.0.1:9/v1", "concurrency": 0}, "^concurrency: 0 cannot work"),
+        ({"base_url": "http://127.0.0.1:9/v1", "timeout": 0}, "^timeout: 0 cannot work"),
+        ({"base_url": "http://127.0.0.1:9/v1"}, "^base_url: no server answers at 'http://127.0.0.1:9/v1'"),
+        ({}, "^model: which one"),
+        ({"base_url": "http://127.0.0.1:9/v1", "model": "m", "cache": "."}, "^cache: '.' cannot be used"),
+    ],
+)
+def test_bad_input(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        open_chat(**options)
+    assert KEY not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_told_soon() -> None:
+    waits = Waits()
+    chat = open_chat("m", "http://127.0.0.1:9/v1", patience=Patience(sleep=waits.append))
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"no server answers at .*; start it, or correct the address$"):
+        chat([ask()])
+    assert len(waits) == 1
+    assert time.monotonic() - started < 20
