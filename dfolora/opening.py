@@ -291,9 +291,11 @@ def check_workers(settings: TuneSettings) -> None:
     """Find out early whether the workers that are asked for can be had.
 
     Raises:
-        UserError: Ray is missing, or its cluster does not answer.
+        UserError: Ray is missing, its cluster does not answer, or it is not LoRA that is tuned.
     """
     if isinstance(settings, SubspaceSettings) and settings.uses_workers:
+        if settings.tune != "lora":
+            raise UserError(f"workers: they score lora alone, not {settings.tune}; leave them out")
         ray_crew.check(settings.ray_address)
 
 

@@ -149,8 +149,6 @@ class SubspaceSettings(TuneSettings):
             raise UserError(f"gate_features: {self.tune} has no gate; it is for tune {', '.join(GATED)}")
         if self.uses_workers and not isinstance(self.model, str):
             raise UserError("workers: they load the model anew, so that it must be a hub id or a folder")
-        if self.uses_workers and self.tune != "lora":
-            raise UserError(f"workers: they score lora alone, not {self.tune}; leave them out")
         from dfolora.subspaces import subspace_options
 
         if self.tune in PROMPTS:
