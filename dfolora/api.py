@@ -15,7 +15,7 @@ from dfolora.loop import run_method
 from dfolora.methods.first_order import FirstOrder
 from dfolora.methods.full_parameter.method import AllWeights, move_to, mover
 from dfolora.models import adapter as adapters
-from dfolora.models.adapter import Adapter
+from dfolora.models import deep_prompted, gated_adapter, prefix_folder, prompt_folder, prompted
 from dfolora.models.bare import Bare
 from dfolora.models.tuned import TunedModel
 from dfolora.opening import (
@@ -30,9 +30,9 @@ from dfolora.opening import (
     run_settings,
     with_demo,
 )
-from dfolora.problems.adapters import AdapterProblem
 from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.objectives import make_objective
+from dfolora.problems.parted import PartedProblem
 from dfolora.problems.rewards import RewardError
 from dfolora.runs import description
 from dfolora.runs.card import model_card
@@ -125,7 +125,7 @@ def evaluate(model: Any = "", task: Any = "", *, listener: Listener | None = Non
     encoder.check(split)
     listener.stage(f"loading {description.name_of(settings.model)}")
     language_model.read_weights()
-    adapter = adapters.load(language_model, settings.adapter) if settings.adapter else Bare(language_model)
+    adapter = load_adapter(encoder, settings.adapter) if settings.adapter else Bare(language_model)
     predictions = scoring.predict(adapter, encoder, split, settings.chunk_tokens, listener)
     if any(guess is None for guess in predictions.predicted):
         dtype = str(next(language_model.model.parameters()).dtype).removeprefix("torch.")
@@ -144,7 +144,7 @@ def evaluate(model: Any = "", task: Any = "", *, listener: Listener | None = Non
     }
 
 
-def problem(model: Any = "", task: Any = "", **options: Any) -> AdapterProblem:
+def problem(model: Any = "", task: Any = "", **options: Any) -> PartedProblem[Any]:
     """The search problem itself, for a loop of your own: ``losses``, ``keep``, ``save``.
 
     Args:
@@ -164,6 +164,19 @@ def problem(model: Any = "", task: Any = "", **options: Any) -> AdapterProblem:
     encoder, train = open_prompts(settings, opened, train)
     encoder.language_model.read_weights()
     return open_problem(settings, encoder.language_model, encoder, train, dev)[0]
+
+
+def load_adapter(encoder: PromptEncoder, folder: str) -> TunedModel:
+    """Put what a folder holds on the model of an encoder: a LoRA adapter, or a soft prompt."""
+    if encoder.soft is None:
+        return adapters.load(encoder.language_model, folder)
+    kind, model = prompt_folder.kind_of_folder(folder), encoder.language_model
+    if kind == "prefix_tuning":
+        return deep_prompted.load(model, folder, encoder.soft, prefix_folder.read_prefix(folder))
+    if kind == "ipl-lora":
+        assert encoder.instances is not None, "the encoder was made for gates"
+        return gated_adapter.load(model, folder, encoder.soft, encoder.instances)
+    return prompted.load(model, folder, encoder.soft, encoder.instances)
 
 
 def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
@@ -230,6 +243,7 @@ def _scores(method: Any, run: Run, last: Line, task: Task, examples: dict[str, l
         "method": settings.method,
         "optimizer": settings.search,
         "subspace": description.name_of(settings.subspace) if isinstance(settings, SearchSettings) else "",
+        "tune": settings.tune if isinstance(settings, SearchSettings) else "lora",
         "first_order_layers": method.layers if isinstance(method, FirstOrder) else [],
         "seed": settings.seed,
         "evaluations": last.evaluations,
@@ -263,7 +277,12 @@ def _write_down(
 
 
 def _finish_adapter(
-    run: Run, adapter: Adapter, encoder: PromptEncoder, test: list[Example], scores: dict[str, Any], listener: Listener
+    run: Run,
+    adapter: TunedModel,
+    encoder: PromptEncoder,
+    test: list[Example],
+    scores: dict[str, Any],
+    listener: Listener,
 ) -> None:
     """Save the adapter first, then score it; the card is written again with the scores."""
     card = lambda: model_card(run.settings, scores, encoder)  # noqa: E731
@@ -276,7 +295,8 @@ def _finish_adapter(
     _write_down(run, "predictions.jsonl", encoder, test, tuned)
     selected = adapter.state()
     adapter.clear()
-    plain = scoring.predict(adapter, encoder, test, chunk, listener, "scoring the model as it was")
+    bare = encoder.without_prompt()
+    plain = scoring.predict(adapter, bare, test, chunk, listener, "scoring the model as it was")
     adapter.restore(selected)
     scores["zero_shot"] = scoring.metrics(encoder, test, plain)
     _write_down(run, "zero_shot_predictions.jsonl", encoder, test, plain)

@@ -156,11 +156,11 @@ def _parser(argv: list[str]) -> Parser:
 
 
 def _asked(argv: list[str]) -> tuple[type[TuneSettings], dict[str, str]]:
-    """Find the settings class, the optimizer and the subspace on a command line, so that their options become flags."""
+    """Find the settings class, and what decides its options, on a command line, so that they become flags."""
     from dfolora.tasks import is_generated
 
     first = Parser(prog="dfolora tune", add_help=False)
-    for name in ("method", "preset", "optimizer", "subspace", "config"):
+    for name in ("method", "preset", "optimizer", "subspace", "tune", "config"):
         first.add_argument(flag(name), default="")
     asked = vars(first.parse_known_args(argv[1:])[0])
     file = read_yaml(asked["config"]) if asked["config"] else {}
@@ -171,7 +171,8 @@ def _asked(argv: list[str]) -> tuple[type[TuneSettings], dict[str, str]]:
         raise unknown("method", method, METHODS)
     kind = METHODS[method]
     chosen = {
-        name: asked[name] or str(file.get(name, "")) or preset.get(name, "") for name in ("optimizer", "subspace")
+        name: asked[name] or str(file.get(name, "")) or preset.get(name, "")
+        for name in ("optimizer", "subspace", "tune")
     }
     for name in (name.replace("-", "_") for name in file):
         if name not in _known(kind, chosen):

@@ -22,6 +22,7 @@ from dfolora.methods.search import Search
 from dfolora.methods.tangent.tangent import Tangent
 from dfolora.models import adapter as adapters
 from dfolora.models import load as models
+from dfolora.models import prompted
 from dfolora.models.bare import Bare
 from dfolora.models.load import LanguageModel
 from dfolora.models.targets import read_by_answers
@@ -30,8 +31,10 @@ from dfolora.problems.adapters import AdapterProblem
 from dfolora.problems.demonstrations import with_demonstrations
 from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.objectives import REGISTRY as OBJECTIVES
+from dfolora.problems.parted import PartedProblem
 from dfolora.problems.problem import Problem
 from dfolora.problems.rewards import rewarded
+from dfolora.problems.tuned_by_name import attach, open_soft_problem, soft_tokens, targets
 from dfolora.seeds import seed_of
 from dfolora.settings.build import method_of, tune_settings
 from dfolora.settings.methods import (
@@ -151,6 +154,7 @@ def open_model(settings: ModelSettings) -> LanguageModel:
     """
     if isinstance(settings.model, LanguageModel):
         adapters.detach(settings.model)
+        prompted.detach(settings.model.model)
         return settings.model
     if not isinstance(settings.model, (str, Path)):
         raise UserError(f"model: {settings.model!r} is no name, no folder and nothing that dfolora.load_model gives")
@@ -171,7 +175,9 @@ def open_prompt(settings: ModelSettings, task: Task, example: Example) -> Prompt
     Raises:
         UserError: the model cannot be loaded, or the prompt does not fit.
     """
-    encoder = PromptEncoder(open_model(settings), task, settings.max_length or 0)
+    language_model = open_model(settings)
+    soft, instances = soft_tokens(settings, language_model)
+    encoder = PromptEncoder(language_model, task, settings.max_length or 0, soft, instances)
     check_prompt(encoder, example)
     return encoder
 
@@ -245,7 +251,7 @@ def open_method(
     assert isinstance(settings, FirstOrderSettings), "there are five methods"
     labels = encoder.labels(train)
     with_gradient = Problem(
-        _attach(settings, language_model), encoder, train, dev, settings.objective, None, settings.seed,
+        attach(settings, language_model), encoder, train, dev, settings.objective, None, settings.seed,
         chunk_tokens=settings.chunk_tokens,
         make_engine=lambda adapter, rows, chunk: Gradient(adapter, rows, labels, chunk),
     )  # fmt: skip
@@ -275,11 +281,13 @@ def open_problem(
     train: Sequence[Example],
     dev: Sequence[Example],
     measured: dict[str, Tensor] | None = None,
-) -> tuple[AdapterProblem, dict[str, Tensor]]:
+) -> tuple[PartedProblem[Any], dict[str, Tensor]]:
     """Build the problem of a search, with its parts; arguments and errors as for ``open_method``."""
     make_engine = SequentialEngine if settings.engine == "sequential" else Engine
+    if settings.tune != "lora":
+        return open_soft_problem(settings, language_model, encoder, train, dev, measured, make_engine)
     problem = AdapterProblem(
-        _attach(settings, language_model), encoder, train, dev, settings.objective, settings.batch, settings.seed,
+        attach(settings, language_model), encoder, train, dev, settings.objective, settings.batch, settings.seed,
         settings.selection, settings.chunk_tokens, make_engine,
     )  # fmt: skip
     found = problem.prepare(
@@ -297,9 +305,11 @@ def check_workers(settings: TuneSettings) -> None:
     """Find out early whether the workers that are asked for can be had.
 
     Raises:
-        UserError: Ray is missing, or its cluster does not answer.
+        UserError: Ray is missing, its cluster does not answer, or it is not LoRA that is tuned.
     """
     if isinstance(settings, SubspaceSettings) and settings.uses_workers:
+        if settings.tune != "lora":
+            raise UserError(f"workers: they score lora alone, not {settings.tune}; leave them out")
         ray_crew.check(settings.ray_address)
 
 
@@ -329,10 +339,12 @@ def _in_worker(
 ) -> AdapterProblem:
     """The problem of a search once more, from what the driver has of it; the model is loaded anew."""
     encoder = open_prompt(settings, task, train[0])
-    return open_problem(settings, encoder.language_model.read_weights(), encoder, train, dev, measured)[0]
+    problem = open_problem(settings, encoder.language_model.read_weights(), encoder, train, dev, measured)[0]
+    assert isinstance(problem, AdapterProblem), "workers score LoRA alone"
+    return problem
 
 
-def _search(settings: SearchSettings, problem: AdapterProblem) -> Search:
+def _search(settings: SearchSettings, problem: PartedProblem[Any]) -> Search:
     parts = len(problem.parts)
     # What plans with its generations plans with the budget that the run began with.
     generations = max(1, settings.budget // (settings.population * parts))
@@ -362,7 +374,7 @@ def _tangent(
             "choose another method, such as search"
         )
     model = language_model.model
-    names = read_by_answers(model, language_model.kind, _targets(settings.target), settings.depth)
+    names = read_by_answers(model, language_model.kind, targets(settings.target), settings.depth)
     most = adapters.most_rank(model, names) * settings.directions // settings.rank
     if settings.directions > most:
         raise UserError(f"directions: {settings.directions} cannot work; the adapted modules allow 1 to {most}")
@@ -379,15 +391,3 @@ def _tangent(
         problem, settings.evaluations, settings.directions, settings.promise, settings.enough, settings.step_size,
         settings.rounds, settings.halves, settings.seed,
     )  # fmt: skip
-
-
-def _attach(settings: SubspaceSettings | FirstOrderSettings, language_model: LanguageModel) -> adapters.Adapter:
-    targets = _targets(settings.target)
-    if not targets and isinstance(settings, SubspaceSettings):
-        targets = [subspace_class(settings.subspace).target]
-    return adapters.attach(language_model, settings.rank, targets)
-
-
-def _targets(target: Any) -> list[str]:
-    names = target.split(",") if isinstance(target, str) else target
-    return [str(name).strip() for name in names if str(name).strip()]

@@ -232,7 +232,8 @@ def test_python_yaml_and_flags_are_equal(
     kind, values = METHODS[method], dict[str, Any]()
     special = {
         "task": "", "dtype": "float32", "device": "cpu", "kind": "causal", "quantize": "", "model": "some/model",
-        "objective": "hinge", "test_split": "dev", "budget": 5000, "optimizer": "guided", "subspace": "lora",
+        "objective": "hinge", "test_split": "dev", "budget": 5000, "optimizer": "guided", "subspace": "full",
+        "tune": "ipl",
         "mode": "joint", "selection": "sample", "engine": "sequential", "first_order_layers": "last", "bound": 2.0,
         "extend": 6000, "population": 6, "rho": 0.75, "halves": False, "stop_at": "loss=0.5",
     }  # fmt: skip

@@ -199,8 +199,10 @@ class Readout:
         if rows.sentences:
             states = output.last_hidden_state.view(copies, rows.count, -1, output.last_hidden_state.shape[-1])
             if rows.pooling == "cls":
-                return states[:, :, 0].float()
+                return states[:, :, rows.leading].float()
             mask = rows.inputs["attention_mask"].float()
+            if rows.leading:
+                mask = nn.functional.pad(mask[:, rows.leading :], (rows.leading, 0))
             # A product with the averaging weights instead of a masked copy of all states.
             weights = (mask / mask.sum(1, keepdim=True)).to(states.dtype)
             return torch.einsum("prth,rt->prh", states, weights).float()

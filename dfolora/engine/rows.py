@@ -54,6 +54,7 @@ class Rows:
         scale: factor on cosines.
         pooling: ``mean`` or ``cls``: what makes a vector of a sentence's hidden states.
         choices: of packed rows, see ``Choices``; None: one row a choice.
+        leading: positions at the start of a sentence that are not pooled, for they hold a soft prompt.
     """
 
     inputs: dict[str, Tensor]
@@ -66,6 +67,7 @@ class Rows:
     scale: float = 20.0
     pooling: str = "mean"
     choices: Choices | None = None
+    leading: int = 0
 
     @property
     def count(self) -> int:
@@ -128,6 +130,7 @@ class Rows:
             {name: tensor.to(device) for name, tensor in self.inputs.items()}, self.positions.to(device),
             self.owner.to(device), self.classes.to(device), move(self.columns), move(self.targets), self.sentences,
             self.scale, self.pooling, None if self.choices is None else self.choices.each(lambda t: t.to(device)),
+            self.leading,
         )  # fmt: skip
 
     def assemble(self, readings: Tensor) -> Tensor:

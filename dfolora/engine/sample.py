@@ -86,7 +86,9 @@ class Sample:
         count, answers = positions.shape
         rows, targets = self._rows, None
         if rows.targets is not None:
-            targets = self._draw(count * answers)["input_ids"].view(count, answers)
+            known = rows.targets[rows.targets >= 0]  # ids of texts may stand for no word
+            index = torch.randint(len(known), (count, answers), generator=self._generator)
+            targets = known[index.to(self._device)]
         owner = torch.tensor([(row, -1) for row in range(count)], device=self._device)
         classes = torch.ones(count, dtype=torch.long, device=self._device)
         return Rows(inputs, positions, owner, classes, rows.columns, targets, rows.sentences, rows.scale, rows.pooling)

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from dfolora.log import Line, Step, checksum, finite
 from dfolora.methods.method import Method
 from dfolora.optimizers import Optimizer
 from dfolora.optimizers.ahead import threads, threads_beside
-from dfolora.problems.adapters import AdapterProblem
+from dfolora.problems.parted import PartedProblem
 from dfolora.seeds import seed_of
 
 TRIAL_SHARE = 100  # evaluations of a run for each candidate that a trial scores
@@ -29,7 +30,7 @@ MakeOptimizer = Callable[[int, int], Optimizer]
 """(index of the part, d) -> its optimizer."""
 
 
-class Search(Method[AdapterProblem]):
+class Search(Method[PartedProblem[Any]]):
     """Searches the parts of a problem in turn: a step asks for a population, scores it and tells the losses.
 
     Attributes:
@@ -38,7 +39,7 @@ class Search(Method[AdapterProblem]):
 
     def __init__(
         self,
-        problem: AdapterProblem,
+        problem: PartedProblem[Any],
         make_optimizer: MakeOptimizer,
         population: int,
         budget: int,
@@ -136,7 +137,7 @@ class Search(Method[AdapterProblem]):
         part, z = self._asked
         incumbents = self.problem.adapter.state()
         # The release looks at the candidate that happens to be loaded.
-        self.problem.write(self.problem.parts[part].edits(z[-1:]), part)
+        self.problem.show(z[-1], part)
         super().look(line)
         self.problem.adapter.restore(incumbents)
 

@@ -40,6 +40,9 @@ class Bare(TunedModel):
     def restore(self, state: Sequence[Factors]) -> None:
         """Nothing, as there is no state."""
 
+    def clear(self) -> None:
+        """Nothing: as it stands it is what is scored."""
+
     def _write_folder(self, folder: Path) -> None:
         """The model, and how a sentence encoder's tokens are pooled where that is not the mean."""
         with quiet():

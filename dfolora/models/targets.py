@@ -85,6 +85,31 @@ def block_names(model: Any) -> list[str]:
     return list(dict.fromkeys(block for name in names if (block := block_of(model, name))))
 
 
+def keys_and_values(model: Any) -> dict[str, dict[str, tuple[str, Tensor | None]]]:
+    """Where each block that reads text makes the keys and the values of its self-attention.
+
+    Returns:
+        Block -> ``k`` and ``v`` -> dotted path of the linear map, and its output rows (int64; None: all).
+
+    Raises:
+        UserError: a block whose maps are not known.
+    """
+    maps = targets_of(model, ("qkv",))
+    fused = {name for name in maps if _suffix(name) in _FUSED}
+    rows = {part: searched_rows(model, dict.fromkeys(fused, part)) for part in "kv"}
+    found: dict[str, dict[str, tuple[str, Tensor | None]]] = {}
+    for name in maps:
+        for part in "kv":
+            if name in fused or _suffix(name) in _PROJECTIONS[part]:
+                found.setdefault(str(block_of(model, name)), {})[part] = name, rows[part].get(name)
+    blocks = block_names(model)
+    lacking = [block for block in blocks if found.get(block, {}).keys() != {"k", "v"}]
+    unknown = [name for name in fused if name not in rows["k"] or name not in rows["v"]]
+    if lacking or unknown:
+        raise UserError(f"tune: deep-prompt does not know the keys and values of {(lacking or unknown)[0]!r}")
+    return {block: found[block] for block in blocks}
+
+
 def block_of(model: nn.Module, name: str) -> str | None:
     """The transformer block that a module belongs to: the first element of a ModuleList on its path."""
     parts = name.split(".")

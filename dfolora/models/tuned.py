@@ -46,6 +46,10 @@ class TunedModel(ABC):
     def restore(self, state: Sequence[Factors]) -> None:
         """Write what ``state`` gave."""
 
+    @abstractmethod
+    def clear(self) -> None:
+        """Make it the base model again, as far as that is a matter of weights."""
+
     def save(self, folder: Path, texts: Mapping[str, str], tokenizer: Any = None) -> None:
         """Write a folder that can be loaded again, whole or not at all.
 

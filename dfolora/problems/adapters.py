@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,8 +14,7 @@ from dfolora.errors import UserError
 from dfolora.models.adapter import Adapter, Factors
 from dfolora.optimizers import Evaluation
 from dfolora.problems.alarms import Alarms
-from dfolora.problems.problem import Problem
-from dfolora.seeds import seed_of
+from dfolora.problems.parted import PartedProblem
 from dfolora.subspaces.base import Measured, Subspace
 from dfolora.subspaces.measure import measure
 
@@ -26,11 +25,11 @@ class Part:
 
     Attributes:
         layer: index of the layer; None: all.
-        subspaces: of its layers.
+        subspaces: of its layers; each has ``dim`` and ``factors(z)``.
     """
 
     layer: int | None
-    subspaces: list[Subspace]
+    subspaces: Sequence[Any]
 
     @property
     def dim(self) -> int:
@@ -60,7 +59,7 @@ class Evaluator(Protocol):
     def close(self) -> None: ...
 
 
-class AdapterProblem(Problem[Adapter]):
+class AdapterProblem(PartedProblem[Adapter]):
     """A problem whose parts are layers, searched in turn.
 
     Attributes:
@@ -102,13 +101,13 @@ class AdapterProblem(Problem[Adapter]):
         self.check_base()
         layers = self.adapter.layers
         if measured is None:
-            by_layer = measure(self.adapter, self.engine, subspace, rank, self.seed)
+            found = measure(self.adapter, self.engine, subspace, rank, self.seed)
         else:
-            by_layer = _by_layer(measured, len(layers))
+            found = by_layer(measured, len(layers))
         try:
             spaces = [
                 subspace(layer, each, rank, dim, self.seed, scale, self.device, **(options or {}))
-                for layer, each in zip(layers, by_layer, strict=True)
+                for layer, each in zip(layers, found, strict=True)
             ]
         except (KeyError, RuntimeError) as error:
             if measured is None:
@@ -124,40 +123,23 @@ class AdapterProblem(Problem[Adapter]):
             self.keep(z, index)
         self._verify()
         self.engine.reset_counts()
-        return {f"{index}/{name}": tensor for index, each in enumerate(by_layer) for name, tensor in each.items()}
-
-    def _verify(self) -> None:
-        """Compare the engine with scoring one candidate at a time, on two candidates of a part in the middle."""
-        part = self.parts[len(self.parts) // 2]
-        generator = torch.Generator().manual_seed(seed_of(self.seed, "verification"))
-        self.engine.verify(part.edits(torch.randn(2, part.dim, generator=generator)))
-
-    def losses(self, candidates: Tensor, part: int = 0, batch: Tensor | None = None) -> Tensor:
-        """One loss per candidate.
-
-        Args:
-            candidates: (P, d).
-            part: index of the part that they belong to; all others stay at their incumbents.
-            batch: (n,) int64, a minibatch; None: all examples.
-
-        Returns:
-            (P,) float32 on the CPU.
-        """
-        return self.evaluation(candidates, part, batch).losses
+        return {f"{index}/{name}": tensor for index, each in enumerate(found) for name, tensor in each.items()}
 
     def evaluation(
         self, candidates: Tensor, part: int = 0, batch: Tensor | None = None, wants: str = "losses"
     ) -> Evaluation:
-        """As ``losses``, with the per-example losses or class scores that an optimizer ``wants`` beside them."""
         if self.evaluator is not None:
             found = self.evaluator.evaluation(candidates, part, batch, wants)
             self.alarms.see(found.losses)
             return found
-        return self.evaluate(self.parts[part].edits(candidates), batch, wants)
+        return super().evaluation(candidates, part, batch, wants)
 
     def keep(self, candidate: Tensor, part: int = 0) -> None:
         """Make a candidate (d,) the incumbent of a part."""
         self.incumbents[part] = candidate.detach().to("cpu", torch.float32, copy=True)
+        self.write(self.parts[part].edits(candidate[None]), part)
+
+    def show(self, candidate: Tensor, part: int = 0) -> None:
         self.write(self.parts[part].edits(candidate[None]), part)
 
     def write(self, edits: Factors, part: int = 0) -> None:
@@ -175,7 +157,8 @@ class AdapterProblem(Problem[Adapter]):
         self.adapter.save(Path(folder), {"README.md": "# A LoRA adapter found by dfolora\n"})
 
 
-def _by_layer(measured: Mapping[str, Tensor], layers: int) -> list[Measured]:
+def by_layer(measured: Mapping[str, Tensor], layers: int) -> list[Measured]:
+    """What was measured, layer by layer."""
     found: list[Measured] = [{} for _ in range(layers)]
     for key, tensor in measured.items():
         layer, _, name = key.partition("/")

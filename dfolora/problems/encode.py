@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,9 @@ import torch
 from dfolora.engine import Rows
 from dfolora.errors import UserError
 from dfolora.models.checkpoint import with_article
+from dfolora.models.instances import Instances
 from dfolora.models.load import LanguageModel
+from dfolora.models.soft_tokens import SoftTokens
 from dfolora.problems.answer_tokens import AnswerTokens
 from dfolora.task import Example, Kind, Prompt, Task
 from dfolora.template import before, fill, names, shown, without
@@ -36,16 +39,26 @@ class PromptEncoder:
         max_length: most tokens per row; the task's ``shorten`` field is cut to fit.
     """
 
-    def __init__(self, language_model: LanguageModel, task: Task, max_length: int = 0) -> None:
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        task: Task,
+        max_length: int = 0,
+        soft: SoftTokens | None = None,
+        instances: Instances | None = None,
+    ) -> None:
         """Check the prompt against the tokenizer.
 
         Args:
             language_model: model and tokenizer; ``models.load.open_model`` gives enough of it.
             task: its prompt for ``language_model.kind`` is used.
-            max_length: 0 means what the model has positions for, 512 at most.
+            max_length: 0 means what the model has positions for, 512 at most. Soft tokens come on top.
+            soft: soft tokens that stand before every text; None: there are none.
+            instances: numbers the texts; None: nobody asks which text a token belongs to.
 
         Raises:
-            UserError: no prompt for this kind; a template without its mask; a label word of several tokens.
+            UserError: no prompt for this kind; a template without its mask; a label word of several tokens; more soft
+                tokens than positions.
         """
         self.language_model = language_model
         self.tokenizer: Any = language_model.tokenizer
@@ -56,9 +69,12 @@ class PromptEncoder:
             )
         self.task = task
         self.prompt = _checked_prompt(task.prompts[self.kind], self.kind)
-        limit = language_model.max_length
+        self.soft, self.instances = soft, instances
+        limit = _positions_left(language_model, soft)
         if max_length > limit:
-            raise UserError(f"max_length: {max_length} is more than the {limit} positions of {language_model.name!r}")
+            raise UserError(
+                f"max_length: {max_length} is more than the {limit} positions of {language_model.name!r}{_beside(soft)}"
+            )
         self.max_length = max_length or min(limit, 512)
         if self.kind == "seq2seq" and self.tokenizer.convert_tokens_to_ids(SENTINEL) == self.tokenizer.unk_token_id:
             self.slot = ""  # not pretrained with sentinels: the whole answer comes from the decoder
@@ -132,7 +148,15 @@ class PromptEncoder:
 
     def prompts(self, examples: Sequence[Example]) -> list[list[int]]:
         """Token ids of what is left of the answer, by example: what a causal model generates from."""
-        return [self._fit(example, self._render, 0) for example in examples]
+        return [self._softly(ids, ids)[0] for ids in (self._fit(example, self._render, 0) for example in examples)]
+
+    def without_prompt(self) -> PromptEncoder:
+        """The same with no soft tokens: what the model is asked without a prompt."""
+        if self.soft is None:
+            return self
+        plain = copy.copy(self)
+        plain.soft = plain.instances = None
+        return plain
 
     def texts(self, examples: Sequence[Example]) -> list[str]:
         """The filled template of each example, not cut."""
@@ -212,21 +236,36 @@ class PromptEncoder:
             longest = max(map(len, lists))
             return torch.tensor([ids + [value] * (longest - len(ids)) for ids in lists])
 
-        ids = [row.ids for row in rows]
+        leading = 0 if self.soft is None else self.soft.count
+        marked = [self._softly(row.ids, self._asked(row), row.decoder) for row in rows]
+        ids = [text for text, _ in marked]
         inputs = {"input_ids": padded(ids, pad), "attention_mask": padded([[1] * len(i) for i in ids], 0)}
         if self.kind == "seq2seq":
-            inputs["decoder_input_ids"] = padded([row.decoder for row in rows], pad)
+            inputs["decoder_input_ids"] = padded([decoder for _, decoder in marked], pad)
         chosen = self.label_tokens is None and self.kind != "encoder"
+        shift = 0 if self.kind in ("seq2seq", "encoder") else leading  # answers are read in the decoder, or nowhere
         return Rows(
             inputs=inputs,
-            positions=padded([row.positions for row in rows], 0),
+            positions=padded([[at + shift for at in row.positions] for row in rows], 0),
             owner=torch.tensor([row.owner for row in rows]),
             classes=torch.tensor(classes),
             columns=None if self.label_tokens is None else torch.tensor(self.label_tokens),
             targets=padded([row.targets for row in rows], -100) if chosen else None,
             sentences=self.kind == "encoder",
             pooling=self.language_model.pooling,
+            leading=leading,
         )
+
+    def _softly(self, ids: list[int], asked: list[int], decoder: Sequence[int] = ()) -> tuple[list[int], list[int]]:
+        """A row's ids behind the soft tokens, and its decoder's; ``asked`` is the text that a gate looks at."""
+        if self.soft is None:
+            return ids, list(decoder)
+        number = 0 if self.instances is None else self.instances.number(asked)
+        return self.soft.before(ids, number), self.soft.marked(decoder, number)
+
+    def _asked(self, row: _Row) -> list[int]:
+        """The ids of a row up to its answer, which a causal model has in the row itself."""
+        return row.ids[: row.positions[0] + 1] if self.kind == "causal" else row.ids
 
     # -- text -----------------------------------------------------------------------------------------------------
 
@@ -260,8 +299,8 @@ class PromptEncoder:
             ids = self._prompt_ids(render(fields))
         if len(ids) > limit:
             raise UserError(
-                f"max_length: {self.max_length} tokens cannot hold its prompt ({len(ids) + reserve} tokens with field "
-                f"{name or 'none'!r} cut)"
+                f"max_length: {self.max_length} tokens{_beside(self.soft)} cannot hold its prompt "
+                f"({len(ids) + reserve} tokens with field {name or 'none'!r} cut)"
             )
         return ids, fields
 
@@ -326,6 +365,25 @@ class PromptEncoder:
             word = self.prompt.words[tokens.index(max(tokens))]
             raise UserError(f"label_words: {word!r} is a token that {self.language_model.name!r} has no embedding for")
         return tokens
+
+
+def _positions_left(language_model: LanguageModel, soft: SoftTokens | None) -> int:
+    """How many tokens a text may have beside the soft ones.
+
+    Raises:
+        UserError: none at all.
+    """
+    limit = language_model.max_length
+    if soft is not None and soft.count >= limit:
+        raise UserError(
+            f"prompt_tokens: {soft.count} leave no room for a text: {language_model.name!r} has {limit} positions; "
+            "take far fewer"
+        )
+    return limit - (0 if soft is None else soft.count)
+
+
+def _beside(soft: SoftTokens | None) -> str:
+    return f" beside {soft.count} soft ones" if soft is not None and soft.count else ""
 
 
 def _checked_prompt(prompt: Prompt, kind: Kind) -> Prompt:

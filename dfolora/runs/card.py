@@ -14,8 +14,20 @@ if TYPE_CHECKING:
     from dfolora.problems.encode import PromptEncoder
 
 
+WHAT = {
+    "lora": "LoRA adapter",
+    "prompt": "soft prompt",
+    "deep-prompt": "deep prompt",
+    "ipl": "soft prompt gated by the text",
+    "ipl-lora": "LoRA gated by the text",
+}
+"""What was tuned -> what its folder holds."""
+
+
 def how_it_works(settings: TuneSettings) -> str:
     """What the method does, in a few words: ``cma in pca``."""
+    if isinstance(settings, SearchSettings) and settings.tune != "lora":
+        return f"{settings.search} in {as_text(settings.subspace)}, {WHAT[settings.tune]}"
     if isinstance(settings, SearchSettings):
         return f"{settings.search} in {as_text(settings.subspace)}"
     if settings.method == "full-parameter":
@@ -42,11 +54,12 @@ def model_card(settings: TuneSettings, scores: dict[str, Any], encoder: PromptEn
     """Markdown with the metadata block that model hubs read."""
     whole = settings.method == "full-parameter"
     model = scores["model"]
+    tune = settings.tune if isinstance(settings, SearchSettings) else "lora"
     head = yaml.safe_dump(
         {
             "base_model": model,
             "library_name": "transformers" if whole else "peft",
-            "tags": ["dfolora"] if whole else ["dfolora", "lora"],
+            "tags": ["dfolora"] if whole else ["dfolora", tune],
         },
         sort_keys=True,
     )
@@ -69,7 +82,7 @@ def model_card(settings: TuneSettings, scores: dict[str, Any], encoder: PromptEn
             "---",
             head.rstrip(),
             "---",
-            f"# {model}, tuned" if whole else f"# LoRA adapter for {model}",
+            f"# {model}, tuned" if whole else f"# {WHAT[tune][0].upper()}{WHAT[tune][1:]} for {model}",
             "",
             f"Found by dfolora: {how_it_works(settings)}, seed {settings.seed}, {scores['evaluations']} evaluations of "
             f"{counts['train']} examples ({scores['token_layers']} token-layers). {_choice(settings, scores)}",
@@ -86,7 +99,7 @@ def model_card(settings: TuneSettings, scores: dict[str, Any], encoder: PromptEn
             *rows,
             "",
             "```python",
-            *_use(model, encoder.kind, whole),
+            *_use(model, encoder.kind, whole, tune),
             "```",
             "",
         ]
@@ -103,9 +116,18 @@ def _decoding(encoder: PromptEncoder) -> str:
     return f"{drawn}, {end}" + (f", in the model's chat template{system}" if prompt.chat else "")
 
 
-def _use(model: str, kind: str, whole: bool) -> list[str]:
-    """The lines that load what was saved, without this library."""
+def _use(model: str, kind: str, whole: bool, tune: str) -> list[str]:
+    """The lines that load what was saved, without this library but where nothing else can."""
     name = AUTO_CLASSES[kind]
+    if tune == "ipl-lora":
+        return ["import dfolora", "", "dfolora.evaluate(adapter='this folder')"]
+    if tune == "ipl":
+        return [
+            f"from transformers import {name}",
+            "from dfolora.models.gated_model import load_gated",
+            "",
+            f"model = load_gated({name}.from_pretrained({model!r}), 'this folder')",
+        ]
     if whole:
         return [f"from transformers import {name}", "", f"model = {name}.from_pretrained('this folder')"]
     return [

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from dfolora.errors import UserError, unknown
-from dfolora.settings.methods import METHODS, TuneSettings
+from dfolora.settings.methods import METHODS, PROMPTS, TuneSettings
 from dfolora.settings.options import Options, as_text, typed
 from dfolora.settings.presets import PRESETS
 
@@ -42,6 +42,10 @@ def tune_settings(**values: Any) -> TuneSettings:
     values = {**{name: value for name, value in defaults.items() if name != "method"}, **values}
     kind = METHODS[method]
     names = {field.name for field in dataclasses.fields(kind)}
+    if values.get("tune", "lora") == "lora" and "tune" not in names:
+        values.pop("tune", None)  # the only thing that the method tunes, or none of a choice
+    if values.get("tune") in PROMPTS and "subspace" in names:
+        values = {"subspace": "random", **values}
     declared = declared_options(kind, values)
     collected: dict[str, dict[str, Any]] = {place: {} for place in PLACES.values() if place in names}
     for place in collected:
@@ -78,7 +82,8 @@ def method_of(values: Mapping[str, Any], generated: bool = False) -> str:
     generated = generated if new_tokens is None else str(new_tokens) != "0"
     if generated or values.get("reward") is not None or values.get("objective") == "metric":
         return "search"
-    return "search" if any(_only_search_takes(name, values) for name in values) else "tangent"
+    named = [name for name in values if name != "tune" or values[name] != "lora"]
+    return "search" if any(_only_search_takes(name, values) for name in named) else "tangent"
 
 
 def _only_search_takes(name: str, chosen: Mapping[str, Any]) -> bool:
@@ -123,6 +128,8 @@ def declared_options(kind: type[TuneSettings], chosen: Mapping[str, Any]) -> dic
     fields = {field.name: field for field in dataclasses.fields(kind)}
     found: dict[str, tuple[str, Any]] = {}
     for plug, declare in (("subspace", subspace_options), ("optimizer", options_of)):
+        if plug == "subspace" and chosen.get("tune") in PROMPTS:
+            continue
         if PLACES[plug] in fields:
             source: Any = chosen.get(plug) or fields[plug].default
             options = declare(source)

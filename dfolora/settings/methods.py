@@ -13,6 +13,9 @@ from dfolora.settings.model import DATA, ModelSettings
 from dfolora.settings.options import as_text, option
 
 SEARCH, RUN = "Search", "Run"
+PROMPTS = ("prompt", "deep-prompt", "ipl")  # what stands before a text
+GATED = ("ipl", "ipl-lora")  # what depends on it
+TUNED = ("lora", "prompt", "deep-prompt", "ipl", "ipl-lora")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +96,17 @@ class TuneSettings(ModelSettings):
 class SubspaceSettings(TuneSettings):
     """What every method takes that moves layers within subspaces, as ``opening.open_problem`` reads it."""
 
-    subspace: Any = option("pca", "where to search: see `dfolora subspaces`", group=SEARCH)
+    tune: str = option("lora", "what is tuned: " + ", ".join(TUNED), group=SEARCH, choices=TUNED)
+    prompt_tokens: int = option(16, "soft tokens before every text", group=SEARCH, least=1)
+    prompt_text: str = option(
+        "", "words that the soft tokens start from, over and over; nothing: words drawn by the seed", group=SEARCH
+    )
+    gate_features: int = option(8, "features of a text that its gate sees", group=SEARCH, least=1)
+    subspace: Any = option(
+        "pca",
+        "where to search: see `dfolora subspaces`; a prompt: random (the default there), full, or gate (of ipl alone)",
+        group=SEARCH,
+    )
     subspace_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "what the subspace takes itself"})
     subspace_dim: int = option(
         500, "numbers per layer that are searched; some subspaces have their own count", group=SEARCH, least=1
@@ -139,13 +152,29 @@ class SubspaceSettings(TuneSettings):
         """Whether other processes score the candidates."""
         return bool(self.workers or self.ray_address)
 
+    @property
+    def soft_tokens(self) -> int:
+        """m, soft tokens before every text; 0 where it is not prompts that are tuned."""
+        return self.prompt_tokens if self.tune in PROMPTS else 0
+
     def check(self) -> None:
         super().check()
+        if self.tune not in PROMPTS and (self.prompt_text or self.prompt_tokens != 16):
+            name = "prompt_text" if self.prompt_text else "prompt_tokens"
+            raise UserError(f"{name}: {self.tune} has no soft tokens; it is for tune {', '.join(PROMPTS)}")
+        if self.tune not in GATED and self.gate_features != 8:
+            raise UserError(f"gate_features: {self.tune} has no gate; it is for tune {', '.join(GATED)}")
         if self.uses_workers and not isinstance(self.model, str):
             raise UserError("workers: they load the model anew, so that it must be a hub id or a folder")
         from dfolora.subspaces import subspace_options
 
-        declared = subspace_options(self.subspace)
+        if self.tune in PROMPTS:
+            wanted = ("random", "full", "gate") if self.tune == "ipl" else ("random", "full")
+            if self.subspace not in wanted:
+                raise UserError(
+                    f"subspace: {as_text(self.subspace)} is none of tune {self.tune}; choose {', '.join(wanted)}"
+                )
+        declared = {} if self.tune in PROMPTS else subspace_options(self.subspace)
         for name in self.subspace_options:
             if name not in declared:
                 raise UserError(f"{name}: the subspace {as_text(self.subspace)} does not take it")
