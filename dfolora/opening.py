@@ -120,9 +120,8 @@ def open_task(settings: ModelSettings) -> tuple[Task, Examples]:
         task = with_prompt(task, settings.template, settings.label_words, settings.shorten)
     if settings.new_tokens is not None:
         task = dataclasses.replace(task, new_tokens=settings.new_tokens)
-    if settings.reward is not None:
-        task = rewarded(task, settings.reward, settings.reward_timeout)
-    task = settings.asked(task)
+    reward, timeout = settings.reward, settings.reward_timeout
+    task = settings.asked(task if reward is None else rewarded(task, reward, timeout))
 
     def load(split: str) -> list[Example]:
         loaded = task.load(split, source)
