@@ -48,7 +48,7 @@ from dfolora.settings.methods import (
 )
 from dfolora.settings.model import ModelSettings
 from dfolora.subspaces import subspace_class
-from dfolora.task import Decoding, Example, Task
+from dfolora.task import Example, Task
 from dfolora.template import names
 from dfolora.workers import ray_crew
 from dfolora.workers.pool import Pool
@@ -130,14 +130,8 @@ def open_task(settings: ModelSettings) -> tuple[Task, Examples]:
         task = with_prompt(task, settings.template, settings.label_words, settings.shorten)
     if settings.new_tokens is not None:
         task = dataclasses.replace(task, new_tokens=settings.new_tokens)
-    if settings.reward is not None:
-        task = rewarded(task, settings.reward, settings.reward_timeout)
-    decoding = Decoding(settings.temperature, settings.top_p, settings.samples, settings.stops, settings.seed)
-    prompts = {
-        kind: dataclasses.replace(prompt, chat=settings.chat, system=settings.system)
-        for kind, prompt in task.prompts.items()
-    }
-    task = dataclasses.replace(task, decoding=decoding, prompts=prompts)
+    reward, timeout = settings.reward, settings.reward_timeout
+    task = settings.asked(task if reward is None else rewarded(task, reward, timeout))
 
     def load(split: str) -> list[Example]:
         loaded = task.load(split, source)

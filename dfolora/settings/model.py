@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dfolora.errors import UserError
 from dfolora.settings.options import Options, option
+from dfolora.task import Decoding, Task
 
 MODEL, DATA = "Model", "Task and data"
 
@@ -98,6 +99,12 @@ class ModelSettings(Options):
             return () if self.chat else ("\n",)
         texts = self.stop.split("|") if isinstance(self.stop, str) else list(self.stop)
         return tuple(str(text).replace("\\n", "\n") for text in texts if text)
+
+    def asked(self, task: Task) -> Task:
+        """A task asked in the way that these options say: in a chat or not, its answers taken or drawn."""
+        decoding = Decoding(self.temperature, self.top_p, self.samples, self.stops, self.seed)
+        prompts = {kind: replace(prompt, chat=self.chat, system=self.system) for kind, prompt in task.prompts.items()}
+        return replace(task, decoding=decoding, prompts=prompts)
 
     @property
     def data_seed(self) -> int:
