@@ -15,12 +15,14 @@ from typing import Any
 from dfolora.comparison import command as comparison
 from dfolora.errors import UserError, unknown
 from dfolora.flags import Parser, add_settings, as_flags
+from dfolora.reasoning import command as prompting
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import declared_options, method_of, refusal
 from dfolora.settings.methods import METHODS, TuneSettings
 from dfolora.settings.model import BenchSettings, EvaluateSettings
 from dfolora.settings.options import Options, flag
 from dfolora.settings.presets import PRESETS
+from dfolora.settings.prompting import PromptSettings
 from dfolora.settings.yaml_file import read_yaml
 
 SYNTHETIC = (
@@ -33,6 +35,8 @@ LISTS = {
     "objectives": "list what can be minimised",
     "baselines": "list what a search can be compared with",
     "presets": "list the settings of published methods",
+    "predictors": "list the ways to answer questions",
+    "question-sets": "list the sets of questions",
 }
 
 
@@ -61,9 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _option_names(argv: list[str]) -> set[str]:
     """Names of options: those of every command, those that a preset brings, and what was given as a flag."""
-    kinds = (*METHODS.values(), EvaluateSettings, BenchSettings, BaselineSettings, *comparison.KINDS.values())
+    kinds = (*METHODS.values(), EvaluateSettings, BenchSettings, BaselineSettings, PromptSettings)
+    kinds = (*kinds, *comparison.KINDS.values())
     names = {"method", "preset", "resume", "config"} | {name for values in PRESETS.values() for name in values}
     names |= {field.name for kind in kinds for field in dataclasses.fields(kind)} | set(_own_options(argv))
+    names |= set(prompting.own_options(argv))
     names.discard("baseline")  # the command's first word
     return names | {word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
 
@@ -89,6 +95,9 @@ def _run(argv: list[str]) -> int:
     if command in comparison.KINDS:
         signal.signal(signal.SIGTERM, _terminate)
         return comparison.run(command, values, as_json, argv)
+    if command == "prompt":
+        signal.signal(signal.SIGTERM, _terminate)
+        return prompting.run(values, as_json)
     runs = {"tune": _tune, "evaluate": _evaluate, "baseline": _baseline, "bench": _bench, "task": _task}
     run = runs.get(command)
     return run(values, as_json) if run else _list(command, as_json)
@@ -136,6 +145,7 @@ def _parser(argv: list[str]) -> Parser:
     bench.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
     add_settings(bench, BenchSettings)
     comparison.add_commands(add)
+    prompting.add_command(add, argv)
     add("task", "what one task is").add_argument("name", metavar="NAME", help="see `dfolora tasks`")
     for name, text in LISTS.items():
         add(name, text)
@@ -199,10 +209,11 @@ def _stranger(word: str, command: str, argv: list[str]) -> UserError:
             return error
         return unknown("flag", name, map(flag, {*_known(kind, chosen), "config", "resume", "json"}))
     kinds = {
-        "evaluate": EvaluateSettings, "bench": BenchSettings, "baseline": BaselineSettings, **comparison.KINDS
+        "evaluate": EvaluateSettings, "bench": BenchSettings, "baseline": BaselineSettings, **comparison.KINDS,
+        "prompt": PromptSettings,
     }  # fmt: skip
     known = {flag(field.name) for field in dataclasses.fields(kinds[command])} if command in kinds else {"--json"}
-    known |= set(map(flag, _own_options(argv)))
+    known |= set(map(flag, {**_own_options(argv), **prompting.own_options(argv)}))
     return unknown("flag", name, known)
 
 
@@ -349,6 +360,12 @@ def _lines(what: str) -> dict[str, str]:
         from dfolora import baselines
 
         return baselines.REGISTRY.describe()
+    if what == "predictors":
+        return prompting.REGISTRY.describe()
+    if what == "question-sets":
+        from dfolora.tasks import reasoning
+
+        return reasoning.REGISTRY.describe()
     if what == "objectives":
         from dfolora.problems import objectives
 

@@ -1,0 +1,201 @@
+"""``dfolora.prompt``: from what was asked for to answered questions and their scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+from dfolora.chat import CallLimit, Chat
+from dfolora.errors import UserError, unknown
+from dfolora.question import Question, QuestionSet
+from dfolora.reasoning import make_predictor, options_of
+from dfolora.reasoning.asker import Asker
+from dfolora.reasoning.folder import PromptFolder, settings_of
+from dfolora.reasoning.predictor import Predictor
+from dfolora.reasoning.scores import score
+from dfolora.reasoning.trace import Trace
+from dfolora.runs.description import name_of
+from dfolora.runs.listener import Listener
+from dfolora.settings.prompting import PromptSettings
+
+
+def prompt(
+    model: Any = "",
+    task: Any = "",
+    *,
+    resume: str | Path | None = None,
+    listener: Listener | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Answer a set of questions by a chat model, and score the answers.
+
+    Every reply that was paid for lies in the run's folder. A run that was killed or stopped by ``max_calls`` goes on
+    when it is called again with the same settings and ``output``, or with ``resume``, and pays for no reply twice.
+
+    Args:
+        model: folder or hub id of a causal model, or a ``Chat``; nothing: give ``base_url``.
+        task: name of a set of questions (`dfolora question-sets`), or a ``QuestionSet``.
+        resume: the folder of a run to go on with; beside it only ``max_calls``, ``batch``, ``device``, ``base_url`` and
+            ``trust_remote_code``.
+        listener: told how it gets on.
+        options: any option of ``dfolora prompt``: ``method``, what the method takes itself, ``data``, ``output``, ...
+
+    Returns:
+        What ``scores.json`` holds: ``reasoning.scores.score``, and what was asked of which model.
+
+    Raises:
+        UserError: whatever was given that cannot work; ``CallLimit`` where ``max_calls`` is reached before the end.
+    """
+    given = {name: value for name, value in (("model", model), ("task", task)) if value != ""}
+    settings = prompt_settings({**given, **options}, resume)
+    listener = listener or Listener()
+    questions, asked = open_questions(settings)
+    chat = settings.model if isinstance(settings.model, Chat) else None
+    # Whatever is wrong with the method's options shows before a folder is made.
+    predictor_of(settings, questions, chat)
+    path = Path(settings.output).expanduser() if settings.output else _unused(settings)
+    folder = PromptFolder.open(path, saved_prompt(settings))
+    try:
+        return folder.scores or _answer(settings, questions, asked, folder, listener)
+    except BaseException as error:
+        if folder.new and not folder.lines and isinstance(error, UserError) and not isinstance(error, CallLimit):
+            folder.remove()
+        raise
+    finally:
+        folder.close()
+
+
+def prompt_settings(values: dict[str, Any], resume: str | Path | None = None) -> PromptSettings:
+    """The settings that options make, those of the method among them.
+
+    Raises:
+        UserError: an option that there is not, or a value that cannot work.
+    """
+    values = {name.replace("-", "_"): value for name, value in values.items()}
+    if resume:
+        path = Path(resume).expanduser()
+        free = ("max_calls", "batch", "device", "base_url", "trust_remote_code", "model")
+        extra = [name for name in values if name not in free or (name == "model" and isinstance(values[name], str))]
+        if extra:
+            raise UserError(f"resume: everything comes from {str(path)!r}; leave out {', '.join(sorted(extra))}")
+        old = {name: value for name, value in settings_of(path).items() if name not in ("predictor", "max_calls")}
+        values = {**old, **values, "output": str(path)}
+    names = {field.name for field in dataclasses.fields(PromptSettings)} - {"predictor_options"}
+    method = str(values.get("method", "eot"))
+    takes = options_of(method)
+    own = {name: value for name, value in values.items() if name in takes and name not in names}
+    plain = {name: value for name, value in values.items() if name not in own}
+    for name in plain:
+        if name not in names:
+            raise unknown("option", name, {*names, *takes})
+    return PromptSettings(**plain, predictor_options=own)
+
+
+def saved_prompt(settings: PromptSettings) -> dict[str, Any]:
+    """Settings as a YAML file holds them; ``predictor`` lists the options that the method takes itself."""
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    own = values.pop("predictor_options")
+    named = {name: name_of(values[name]) if not isinstance(values[name], str) else values[name] for name in ("task",)}
+    if isinstance(values["model"], Chat):
+        named["model"] = values["model"].name
+    values |= {**named, "data": str(Path(settings.data).expanduser().resolve())}
+    return {**{name: value for name, value in values.items() if value is not None}, **own, "predictor": sorted(own)}
+
+
+def open_questions(settings: PromptSettings) -> tuple[QuestionSet, list[tuple[int, Question]]]:
+    """The set of questions, and those that are asked with their places in it.
+
+    Raises:
+        UserError: an unknown set, or a file that cannot be read.
+    """
+    from dfolora.tasks.reasoning import question_set
+
+    questions = settings.task if isinstance(settings.task, QuestionSet) else question_set(str(settings.task))
+    pairs = list(enumerate(questions.load(Path(settings.data))))
+    if settings.limit is not None and settings.limit < len(pairs):
+        random.Random(0).shuffle(pairs)  # the first 20 are among the first 100
+        pairs = pairs[: settings.limit]
+    return questions, pairs
+
+
+def predictor_of(settings: PromptSettings, questions: QuestionSet, chat: Any) -> Predictor:
+    """The predictor that some settings name, on a chat model."""
+    asker = Asker(
+        chat, questions.kind, questions.family, settings.max_tokens, settings.temperature, settings.seed,
+        settings.second_call,
+    )  # fmt: skip
+    return make_predictor(settings.method, asker, settings.predictor_options)
+
+
+def _answer(
+    settings: PromptSettings,
+    questions: QuestionSet,
+    asked: list[tuple[int, Question]],
+    folder: PromptFolder,
+    listener: Listener,
+) -> dict[str, Any]:
+    started = time.monotonic()
+    listener.stage(f"opening {name_of(settings.model) or settings.base_url}")
+    chat = open_model(settings, folder.cache)
+    predictor = predictor_of(settings, questions, chat)
+    done = {line["index"] for line in folder.lines}
+    left = [(index, question) for index, question in asked if index not in done]
+    try:
+        shared = predictor.prepare()
+        if shared is not None and shared.index not in done:
+            folder.add(shared.line(questions.kind))
+        for start in range(0, len(left), settings.batch):
+            listener.stage(_progress(settings, folder, len(asked), time.monotonic() - started, start))
+            traces = [Trace(index, question) for index, question in left[start : start + settings.batch]]
+            predictor.answer(traces)
+            folder.add(*(trace.line(questions.kind) for trace in traces))
+    except CallLimit as limit:
+        answered = sum(line["index"] >= 0 for line in folder.lines)
+        raise CallLimit(
+            f"max_calls: {settings.max_calls} calls are used up after {answered} of {len(asked)} questions; what was "
+            f"paid for lies in {str(folder.path)!r}; go on with a larger one: dfolora prompt --resume {folder.path} "
+            "--max-calls N"
+        ) from limit
+    scores = {
+        "model": name_of(settings.model) or settings.api_model,
+        "task": questions.name,
+        "method": settings.method,
+        **score(folder.lines),
+        "seconds": time.monotonic() - started,
+        "run": str(folder.path),
+    }
+    folder.finish(scores)
+    return scores
+
+
+def open_model(settings: PromptSettings, cache: Path | None) -> Chat:
+    """The chat model that settings name, behind a cache of its replies.
+
+    Raises:
+        UserError: no such model or server.
+    """
+    from dfolora.chat import open_chat
+
+    return open_chat(settings.model, cache=cache, max_calls=settings.max_calls)
+
+
+def _progress(settings: PromptSettings, folder: PromptFolder, count: int, seconds: float, answered: int) -> str:
+    so_far = score(folder.lines)
+    text = f"{settings.method}: {so_far['questions']} of {count} questions, {so_far['calls']} calls"
+    if so_far["questions"]:
+        text += f", {so_far['accuracy']:.1f} % right"
+    if answered:
+        left = round(seconds / answered * (count - so_far["questions"]))
+        text += f", {left // 60}:{left % 60:02d} left"
+    return text
+
+
+def _unused(settings: PromptSettings) -> Path:
+    name = f"{name_of(settings.task)}-{settings.method}-seed{settings.seed}"
+    number = 1
+    while (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder

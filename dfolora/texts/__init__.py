@@ -1,0 +1,1 @@
+"""Instructions as texts: how a language model varies them, and optimizers that search among them, by name."""
