@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,17 @@ class PromptFolder:
     def cache(self) -> Path:
         """Where the replies that were paid for lie."""
         return self.path / "replies.sqlite"
+
+    @property
+    def paid(self) -> int:
+        """Replies that the cache holds."""
+        if not self.cache.is_file():
+            return 0
+        with contextlib.closing(sqlite3.connect(self.cache)) as table:
+            try:
+                return int(table.execute("select count(*) from replies").fetchone()[0])
+            except sqlite3.Error:
+                return 0  # nothing was written yet; what else is wrong with it, the cache says when it is opened
 
     def add(self, *lines: Mapping[str, Any]) -> None:
         """Append lines to the trace and wait until they are on disk."""

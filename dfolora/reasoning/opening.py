@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dfolora.chat import CallLimit, Chat
+from dfolora.chat import CallLimit, Chat, open_chat
 from dfolora.errors import UserError, unknown
 from dfolora.question import Question, QuestionSet
 from dfolora.reasoning import make_predictor, options_of
@@ -61,8 +61,8 @@ def prompt(
     try:
         return folder.scores or _answer(settings, questions, asked, folder, listener)
     except BaseException as error:
-        if folder.new and not folder.lines and isinstance(error, UserError) and not isinstance(error, CallLimit):
-            folder.remove()
+        if folder.new and not folder.paid and isinstance(error, UserError):
+            folder.remove()  # such as no model or server: nothing is there to go on with
         raise
     finally:
         folder.close()
@@ -139,7 +139,7 @@ def _answer(
 ) -> dict[str, Any]:
     started = time.monotonic()
     listener.stage(f"opening {name_of(settings.model) or settings.base_url}")
-    chat = open_model(settings, folder.cache)
+    chat = open_model(settings, folder)
     predictor = predictor_of(settings, questions, chat)
     done = {line["index"] for line in folder.lines}
     left = [(index, question) for index, question in asked if index not in done]
@@ -171,15 +171,17 @@ def _answer(
     return scores
 
 
-def open_model(settings: PromptSettings, cache: Path | None) -> Chat:
-    """The chat model that settings name, behind a cache of its replies.
+def open_model(settings: PromptSettings, folder: PromptFolder) -> Chat:
+    """The chat model that settings name, behind the cache of a run, whose replies count as calls that were made.
 
     Raises:
         UserError: no such model or server.
     """
-    from dfolora.chat import open_chat
-
-    return open_chat(settings.model, cache=cache, max_calls=settings.max_calls)
+    chat = open_chat(
+        settings.model or None, settings.base_url or None, cache=folder.cache, max_calls=settings.max_calls
+    )
+    chat.ledger.calls = folder.paid
+    return chat
 
 
 def _progress(settings: PromptSettings, folder: PromptFolder, count: int, seconds: float, answered: int) -> str:
