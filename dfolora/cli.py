@@ -14,15 +14,15 @@ from typing import Any
 
 from dfolora.comparison import command as comparison
 from dfolora.errors import UserError, unknown
+from dfolora.evolution import command as prompting
 from dfolora.flags import Parser, add_settings, as_flags
-from dfolora.reasoning import command as prompting
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import declared_options, method_of, refusal
 from dfolora.settings.methods import METHODS, TuneSettings
 from dfolora.settings.model import BenchSettings, EvaluateSettings
 from dfolora.settings.options import Options, flag
 from dfolora.settings.presets import PRESETS
-from dfolora.settings.prompting import PromptSettings
+from dfolora.settings.prompting import EvolveSettings
 from dfolora.settings.yaml_file import read_yaml
 
 SYNTHETIC = (
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _option_names(argv: list[str]) -> set[str]:
     """Names of options: those of every command, those that a preset brings, and what was given as a flag."""
-    kinds = (*METHODS.values(), EvaluateSettings, BenchSettings, BaselineSettings, PromptSettings)
+    kinds = (*METHODS.values(), EvaluateSettings, BenchSettings, BaselineSettings, EvolveSettings)
     kinds = (*kinds, *comparison.KINDS.values())
     names = {"method", "preset", "resume", "config"} | {name for values in PRESETS.values() for name in values}
     names |= {field.name for kind in kinds for field in dataclasses.fields(kind)} | set(_own_options(argv))
@@ -210,7 +210,7 @@ def _stranger(word: str, command: str, argv: list[str]) -> UserError:
         return unknown("flag", name, map(flag, {*_known(kind, chosen), "config", "resume", "json"}))
     kinds = {
         "evaluate": EvaluateSettings, "bench": BenchSettings, "baseline": BaselineSettings, **comparison.KINDS,
-        "prompt": PromptSettings,
+        "prompt": prompting.kind_of(argv),
     }  # fmt: skip
     known = {flag(field.name) for field in dataclasses.fields(kinds[command])} if command in kinds else {"--json"}
     known |= set(map(flag, {**_own_options(argv), **prompting.own_options(argv)}))

@@ -70,7 +70,7 @@ class Files:
             raise UserError(f"data: {str(data)!r}: there is no such folder or file")
         here = [child for child in data.iterdir() if child.is_file()]
         below = [g for child in data.iterdir() if child.is_dir() for g in child.iterdir() if g.is_file()]
-        wanted = [(name, None) for name in self.names]
+        wanted: list[tuple[str, str | None]] = [(name, None) for name in self.names]
         wanted += [(name, folder) for folder in self.names for name in self.generic]
         for name, folder in wanted:
             for file in sorted(here + below):
@@ -112,7 +112,9 @@ def gsm8k(row: Mapping[str, Any]) -> Question:
 def svamp(row: Mapping[str, Any]) -> Question:
     """``Body`` and ``Question``, which are joined, and the number ``Answer``."""
     body, question = text(row, "Body"), text(row, "Question")
-    return Question(f"{body}{'' if body.endswith(('.', '?', '!', ',')) else '.'} {question}", _number(pick(row, "Answer")))
+    return Question(
+        f"{body}{'' if body.endswith(('.', '?', '!', ',')) else '.'} {question}", _number(pick(row, "Answer"))
+    )
 
 
 def word_problem(row: Mapping[str, Any]) -> Question:
@@ -145,7 +147,7 @@ def commonsenseqa(row: Mapping[str, Any]) -> Question:
 
 
 def strategyqa(row: Mapping[str, Any]) -> Question:
-    """``input`` and ``target_scores`` (``Yes`` and ``No``, one of them 1); or ``question`` and ``answer``, a boolean."""
+    """``input`` and ``target_scores`` (``Yes`` and ``No``, one of them 1); or ``question`` and a boolean ``answer``."""
     if "target_scores" not in row:
         answer = pick(row, "answer")
         return Question(text(row, "question", "input"), _yes_no({True: "yes", False: "no"}.get(answer, answer)))
@@ -172,7 +174,9 @@ def last_letters(row: Mapping[str, Any]) -> Question:
 def _chosen(question: str, choices: tuple[str, ...], right: object) -> Question:
     found = Question(question, str(right).strip(), choices)
     if len(found.gold) != 1 or found.gold not in found.letters:
-        raise UserError(f"the answer {str(right)[:40]!r} is none of the choices {found.letters}: it is missing or wrong")
+        raise UserError(
+            f"the answer {str(right)[:40]!r} is none of the choices {found.letters}: it is missing or wrong"
+        )
     return found
 
 

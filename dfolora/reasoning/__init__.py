@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dfolora.declared import Option, declared
@@ -38,7 +38,7 @@ def options_of(name: str) -> dict[str, Option]:
     Raises:
         UserError: an unknown name; near misses are suggested.
     """
-    return declared(_class(name), COMMON)
+    return declared(predictor_class(name), COMMON)
 
 
 def typed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def typed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _class(name: str) -> Callable[..., Predictor]:
+def predictor_class(name: str) -> type[Predictor]:
     from dfolora.reasoning.predictor import Predictor
 
     build = REGISTRY.get(name)
@@ -80,4 +80,4 @@ def make_predictor(name: str, asker: Any, options: Mapping[str, Any]) -> Predict
     Raises:
         UserError: an unknown name, an option that it does not take, or a value that cannot work.
     """
-    return _class(name)(asker, **typed_options(name, options))
+    return predictor_class(name)(asker, **typed_options(name, options))

@@ -1,4 +1,4 @@
-"""Find the answer in what a model wrote: a number, the letter of a choice, yes or no, letters; and say how it was found.
+"""Find the answer in what a model wrote: a number, the letter of a choice, yes or no, letters; and how it was found.
 
 The rules are stricter than "the last number": what stands behind words that announce an answer goes first.
 """
@@ -20,7 +20,8 @@ _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 _MARKUP = re.compile(r"\*\*|__|`|\\[()\[\]]|\\text\s*(?=\{)|\\[,;! ]")
 _ADDITION = r"(?:\s*\([^()\n]{0,60}\))?(?:\s+(?:to|for|of)\b[^.\n]{0,80}?)?"
 _MARK = re.compile(
-    rf"\b(?:answer|solution){_ADDITION}\s*(?:\bis\b|\bwould be\b|\bmust be\b|\bshould be\b|=|:)\s*:?|####", re.IGNORECASE
+    rf"\b(?:answer|solution){_ADDITION}\s*(?:\bis\b|\bwould be\b|\bmust be\b|\bshould be\b|=|:)\s*:?|####",
+    re.IGNORECASE,
 )
 _END = re.compile(r"[.!?](?=\s|$)|\n")
 _QUOTED = re.compile(r"[\"'“‘”’]([A-Za-z][A-Za-z .,\-]*)[\"'“”‘’]")
@@ -32,8 +33,8 @@ class Answer:
 
     Attributes:
         value: a float, or a text in the form of ``Question.gold``; None: none was found.
-        how: ``marker`` (behind words such as "the answer is"), ``choice text`` (it names a choice's text), ``last`` (the
-            last thing that fits), ``vote`` (of several samples) or ``none``.
+        how: ``marker`` (behind words such as "the answer is"), ``choice text`` (it names a choice's text), ``last``
+            (the last thing that fits), ``second call``, ``vote`` (of several samples) or ``none``.
         raw: the words that it was read from.
     """
 

@@ -1,18 +1,19 @@
 """Zero-shot EoT prompting (Jin, Liu, Tan: arXiv 2402.05376): evolved instructions, chosen for each question.
 
-Two seed instructions; the model crosses and mutates them; it picks the instruction that it thinks best for the question,
-states the question anew with its help, and solves it. There is no score and no training set: the model's own choice is
-the only selection. ``single`` describes all of that to the model in one call, as the released code does; ``staged``
-makes each step a call of its own, as the paper describes it.
+Two seed instructions; the model crosses and mutates them; it picks the instruction that it thinks best for the
+question, states the question anew with its help, and solves it. There is no score and no training set: the model's own
+choice is the only selection. ``single`` describes all of that to the model in one call, as the released code does;
+``staged`` makes each step a call of its own, as the paper describes it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from dfolora.errors import UserError
+from dfolora.question import Family
 from dfolora.reasoning import instructions
 from dfolora.reasoning.asker import Asker, Turn
 from dfolora.reasoning.numbers import digits_in, numbers_in
@@ -55,8 +56,12 @@ class EoT(Predictor):
         self.mode, self.crossover, self.mutation, self.rewrite = mode, crossover, mutation, rewrite
         self.size = population if crossover or mutation else 2
         self.shared, self.evolve_temperature = pool == "shared", evolve_temperature
-        self.seeds = _seeds(seed_prompts) or [instructions.STEP_BY_STEP, instructions.PLAN[asker.family]]
+        self.seeds: list[str] = _seeds(seed_prompts) or [instructions.STEP_BY_STEP, instructions.PLAN[asker.family]]
         self.pool: list[str] = []
+
+    @staticmethod
+    def with_text(text: str, family: Family) -> dict[str, Any]:
+        return {"seed_prompts": f"{instructions.STEP_BY_STEP} | {text.replace('|', '/')}"}
 
     def prepare(self) -> Trace | None:
         if self.mode == "single" or not self.shared or self.size == 2:
@@ -69,7 +74,8 @@ class EoT(Predictor):
 
     def answer(self, traces: Sequence[Trace]) -> None:
         if self.mode == "single":
-            whole = instructions.single(*self.seeds, self.crossover, self.mutation, self.rewrite, self.size)
+            first, second = self.seeds
+            whole = instructions.single(first, second, self.crossover, self.mutation, self.rewrite, self.size)
             self.solve(traces, [instructions.asked(self.question_of(trace), whole) for trace in traces])
             return
         pools = [self.pool] * len(traces) if self.shared or self.size == 2 else self._evolve(traces)

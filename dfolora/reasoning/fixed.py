@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
+from dfolora.question import Family
 from dfolora.reasoning.asker import Asker
 from dfolora.reasoning.instructions import PLAN, STEP_BY_STEP, asked
 from dfolora.reasoning.predictor import Predictor
@@ -30,8 +31,14 @@ class Fixed(Predictor):
 class ZeroShotCoT(Fixed):
     """Think step by step (arXiv 2205.11916)."""
 
-    def __init__(self, asker: Asker, instruction: Annotated[str, "stands behind every question"] = STEP_BY_STEP) -> None:
+    def __init__(
+        self, asker: Asker, instruction: Annotated[str, "stands behind every question"] = STEP_BY_STEP
+    ) -> None:
         super().__init__(asker, instruction)
+
+    @staticmethod
+    def with_text(text: str, family: Family) -> dict[str, Any]:
+        return {"instruction": text}
 
 
 class PlanAndSolve(Fixed):

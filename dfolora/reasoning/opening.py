@@ -11,7 +11,7 @@ from typing import Any
 from dfolora.chat import CallLimit, Chat, open_chat
 from dfolora.errors import UserError, unknown
 from dfolora.question import Question, QuestionSet
-from dfolora.reasoning import make_predictor, options_of
+from dfolora.reasoning import make_predictor, options_of, typed_options
 from dfolora.reasoning.asker import Asker
 from dfolora.reasoning.folder import PromptFolder, settings_of
 from dfolora.reasoning.predictor import Predictor
@@ -56,7 +56,7 @@ def prompt(
     chat = settings.model if isinstance(settings.model, Chat) else None
     # Whatever is wrong with the method's options shows before a folder is made.
     predictor_of(settings, questions, chat)
-    path = Path(settings.output).expanduser() if settings.output else _unused(settings)
+    path = Path(settings.output).expanduser() if settings.output else unused(settings, settings.method)
     folder = PromptFolder.open(path, saved_prompt(settings))
     try:
         return folder.scores or _answer(settings, questions, asked, folder, listener)
@@ -91,18 +91,20 @@ def prompt_settings(values: dict[str, Any], resume: str | Path | None = None) ->
     for name in plain:
         if name not in names:
             raise unknown("option", name, {*names, *takes})
-    return PromptSettings(**plain, predictor_options=own)
+    return PromptSettings(**plain, predictor_options=typed_options(method, own))
 
 
 def saved_prompt(settings: PromptSettings) -> dict[str, Any]:
     """Settings as a YAML file holds them; ``predictor`` lists the options that the method takes itself."""
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    own = values.pop("predictor_options")
-    named = {name: name_of(values[name]) if not isinstance(values[name], str) else values[name] for name in ("task",)}
-    if isinstance(values["model"], Chat):
-        named["model"] = values["model"].name
-    values |= {**named, "data": str(Path(settings.data).expanduser().resolve())}
-    return {**{name: value for name, value in values.items() if value is not None}, **own, "predictor": sorted(own)}
+    own = {**values.pop("predictor_options"), **values.pop("evolve_options", {})}
+    values["task"] = task_name(settings)
+    if isinstance(settings.model, Chat):
+        values["model"] = settings.model.name
+    if settings.data:
+        values["data"] = str(Path(settings.data).expanduser().resolve())
+    plain = {name: value for name, value in values.items() if value is not None}
+    return {**plain, **own, "predictor": sorted(own)}
 
 
 def open_questions(settings: PromptSettings) -> tuple[QuestionSet, list[tuple[int, Question]]]:
@@ -119,6 +121,24 @@ def open_questions(settings: PromptSettings) -> tuple[QuestionSet, list[tuple[in
         random.Random(0).shuffle(pairs)  # the first 20 are among the first 100
         pairs = pairs[: settings.limit]
     return questions, pairs
+
+
+def named_set(task: Any) -> QuestionSet | None:
+    """The set of questions of a name, or the set itself; None: it is a task of another kind.
+
+    Raises:
+        UserError: it is no task at all.
+    """
+    from dfolora import tasks
+    from dfolora.tasks import reasoning
+
+    if not isinstance(task, str):
+        return task if isinstance(task, QuestionSet) else None
+    if task in reasoning.REGISTRY.names():
+        return reasoning.question_set(task)
+    if task not in tasks.task_names():
+        raise unknown("task", task, [*reasoning.REGISTRY.names(), *tasks.task_names()])
+    return None
 
 
 def predictor_of(settings: PromptSettings, questions: QuestionSet, chat: Any) -> Predictor:
@@ -154,11 +174,7 @@ def _answer(
             folder.add(*(trace.line(questions.kind) for trace in traces))
     except CallLimit as limit:
         answered = sum(line["index"] >= 0 for line in folder.lines)
-        raise CallLimit(
-            f"max_calls: {settings.max_calls} calls are used up after {answered} of {len(asked)} questions; what was "
-            f"paid for lies in {str(folder.path)!r}; go on with a larger one: dfolora prompt --resume {folder.path} "
-            "--max-calls N"
-        ) from limit
+        raise called_up(settings, folder, f"{answered} of {len(asked)} questions") from limit
     scores = {
         "model": name_of(settings.model) or settings.api_model,
         "task": questions.name,
@@ -169,6 +185,14 @@ def _answer(
     }
     folder.finish(scores)
     return scores
+
+
+def called_up(settings: PromptSettings, folder: PromptFolder, reached: str) -> CallLimit:
+    """The error of a run whose calls are used up; it says how far it came and how to go on."""
+    return CallLimit(
+        f"max_calls: {settings.max_calls} calls are used up after {reached}; what was paid for lies in "
+        f"{str(folder.path)!r}; go on with a larger one: dfolora prompt --resume {folder.path} --max-calls N"
+    )
 
 
 def open_model(settings: PromptSettings, folder: PromptFolder) -> Chat:
@@ -195,9 +219,15 @@ def _progress(settings: PromptSettings, folder: PromptFolder, count: int, second
     return text
 
 
-def _unused(settings: PromptSettings) -> Path:
-    name = f"{name_of(settings.task)}-{settings.method}-seed{settings.seed}"
+def unused(settings: PromptSettings, what: str) -> Path:
+    """A folder under runs/ that is not there yet."""
+    name = f"{task_name(settings)}-{what}-seed{settings.seed}".replace("/", "-")
     number = 1
     while (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1
     return folder
+
+
+def task_name(settings: PromptSettings) -> str:
+    """The task's name, also where it was given as an object."""
+    return settings.task if isinstance(settings.task, str) else settings.task.name

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
+from dfolora.errors import UserError
+from dfolora.question import Family
 from dfolora.reasoning.answers import Answer, extract
 from dfolora.reasoning.asker import Asker, Turn
 from dfolora.reasoning.instructions import CONCLUDE
@@ -26,6 +29,15 @@ class Predictor(ABC):
     def prepare(self) -> Trace | None:
         """Make what all questions share and return its trace, whose ``facts`` the trace file keeps; None: nothing."""
         return None
+
+    @staticmethod
+    def with_text(text: str, family: Family) -> dict[str, Any]:
+        """The options with which an instruction that was searched for takes its place.
+
+        Raises:
+            UserError: it has no such place.
+        """
+        raise UserError("method: it has no instruction to evolve; take zero-shot-cot or eot")
 
     @abstractmethod
     def answer(self, traces: Sequence[Trace]) -> None:

@@ -32,7 +32,7 @@ REGISTRY = Registry(
 COMMON = ("chat", "seeds", "seed")
 
 
-def options_of(name: str) -> dict[str, Option]:
+def text_options(name: str) -> dict[str, Option]:
     """What a text optimizer takes itself: the keyword parameters of its constructor.
 
     Raises:
@@ -56,7 +56,7 @@ def make_text_optimizer(
     Raises:
         UserError: an unknown name, an option that it does not take, or a value that cannot work.
     """
-    kind, takes = _class(name), options_of(name)
+    kind, takes = _class(name), text_options(name)
     values: dict[str, Any] = {}
     for key, value in (options or {}).items():
         if key not in takes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 from dfolora.texts import operators
 from dfolora.texts.optimizer import TextOptimizer
@@ -18,9 +19,13 @@ class _Evolution(TextOptimizer):
         self._born = tuple(self._children() if self.members else self.first())
         return list(self._born)
 
+    @abstractmethod
+    def _children(self) -> list[str]:
+        """The texts that the members bring forth."""
+
 
 class GeneticAlgorithm(_Evolution):
-    """EvoPrompt-GA: two parents drawn by their losses, crossed and mutated in one call; the best of old and new stay."""
+    """EvoPrompt-GA: two parents drawn by their losses, crossed and mutated in one call; the best of all stay."""
 
     def _children(self) -> list[str]:
         pairs = [self._parents() for _ in range(self.population)]
@@ -46,7 +51,7 @@ class GeneticAlgorithm(_Evolution):
 
 
 class DifferentialEvolution(_Evolution):
-    """EvoPrompt-DE: each member has a child of two donors, the best text and itself, which replaces it if it is better."""
+    """EvoPrompt-DE: each member has a child of two donors, the best text and itself; the better one of both stays."""
 
     least = 3
 

@@ -86,7 +86,7 @@ class TextOptimizer(ABC):
     def _ask(self) -> list[str]:
         """The next texts, those with known losses among them."""
 
-    def _tell(self) -> None:
+    def _tell(self) -> None:  # noqa: B027 (an optimizer that learns nothing has nothing to do here)
         """Every text that was asked for is in ``known``."""
 
     def vary(self, said: Sequence[str], fallbacks: Sequence[str]) -> list[Variation]:

@@ -109,7 +109,9 @@ def test_a_single_call_describes_the_steps_that_there_are() -> None:
     chat, seen = model()
     traced("eot", chat, mode="single")
     whole = seen[0][1].messages[-1].content
-    assert whole.startswith(f"Q: {PEARS.text}\nA: There are two prompts.\nPrompt 1: Let's think step by step.\nPrompt 2: ")
+    assert whole.startswith(
+        f"Q: {PEARS.text}\nA: There are two prompts.\nPrompt 1: Let's think step by step.\nPrompt 2: "
+    )
     assert all(word in whole for word in ("1. Cross", "2. Mutate", "3. Choose", "4. With its help", "5. Solve"))
     traced("eot", chat, mode="single", crossover=False, rewrite=False)
     less = seen[1][1].messages[-1].content
@@ -135,7 +137,16 @@ def test_a_shared_pool_is_evolved_once_and_one_for_each_question_anew() -> None:
 
 @pytest.mark.parametrize(
     ("reply", "number"),
-    [("3", 3), ("Prompt 2.", 2), ("**4**", 4), ("5", None), ("0", None), ("1 or 2", None), ("none", None), ("-1", None)],
+    [
+        ("3", 3),
+        ("Prompt 2.", 2),
+        ("**4**", 4),
+        ("5", None),
+        ("0", None),
+        ("1 or 2", None),
+        ("none", None),
+        ("-1", None),
+    ],
 )
 def test_a_choice_that_is_none_falls_back_on_the_first_seed(reply: str, number: int | None) -> None:
     assert picked(reply, 4) == number

@@ -20,7 +20,9 @@ COINS = [("heads up. Ann flips it.", "no"), ("tails up. Bob flips it.", "yes"), 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     asked = enumerate(COINS * 2)
-    rows = [{"question": f"Coin {number} is {text} Is it heads up?", "answer": right} for number, (text, right) in asked]
+    rows = [
+        {"question": f"Coin {number} is {text} Is it heads up?", "answer": right} for number, (text, right) in asked
+    ]
     (tmp_path / "coin_flip.json").write_text(json.dumps({"examples": rows}), encoding="utf-8")
     return tmp_path
 

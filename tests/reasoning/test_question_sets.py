@@ -119,8 +119,9 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not REAL, reason="DFOLORA_REASONING_DATA names no folder")
 @pytest.mark.parametrize(
-    ("name", "count", "last"), [("gsm8k", 1319, "14"), ("aqua", 254, ""), ("commonsenseqa", 1221, ""), ("coin-flip", 500, "")]
-)  # fmt: skip
+    ("name", "count", "last"),
+    [("gsm8k", 1319, "14"), ("aqua", 254, ""), ("commonsenseqa", 1221, ""), ("coin-flip", 500, "")],
+)
 def test_the_published_files(name: str, count: int, last: str) -> None:
     questions = question_set(name).load(Path(REAL))
     assert len(questions) == count

@@ -34,7 +34,7 @@ def mixer(request: Request) -> str:
     child = list(dict.fromkeys(word for words in zip_longest(parents, rng) for word in words))
     child = [word for word in child if rng.random() < 0.9 or len(parents) == 1] or parents[0]
     child[rng.randrange(len(child))] = rng.choice(WORDS)
-    return f"Here it is.\n<prompt>{' '.join(dict.fromkeys(child + [rng.choice(WORDS)]))}</prompt>"
+    return f"Here it is.\n<prompt>{' '.join(dict.fromkeys([*child, rng.choice(WORDS)]))}</prompt>"
 
 
 def zip_longest(parents: list[list[str]], rng: random.Random) -> list[list[str]]:
