@@ -13,7 +13,7 @@ from dfolora.errors import UserError, unknown
 from dfolora.evolution.fitness import ChoiceFitness, Fitness, QuestionFitness
 from dfolora.question import QuestionSet
 from dfolora.reasoning import options_of, typed_options
-from dfolora.reasoning.folder import PromptFolder, settings_of
+from dfolora.reasoning.folder import FREE, PromptFolder, settings_of
 from dfolora.reasoning.opening import called_up, named_set, open_model, saved_prompt, task_name, unused
 from dfolora.runs.description import name_of
 from dfolora.runs.listener import Listener
@@ -81,7 +81,7 @@ def evolve_settings(values: dict[str, Any], resume: str | Path | None = None) ->
     """
     values = {name.replace("-", "_"): value for name, value in values.items()}
     if resume:
-        free = ("max_calls", "batch", "device", "base_url", "trust_remote_code")
+        free = set(FREE) - {"output"}
         old = settings_of(Path(resume).expanduser())
         extra = [
             name for name in values if name not in free and not (name == "model" and isinstance(values[name], Chat))

@@ -21,7 +21,9 @@ from dfolora.runs.lock import locked
 from dfolora.settings.yaml_file import read_yaml
 
 # What no answer depends on, so that a run may go on with other values.
-FREE = ("output", "max_calls", "batch", "device", "trust_remote_code", "base_url")
+FREE = (
+    "output", "max_calls", "batch", "device", "trust_remote_code", "base_url", "key_variable", "concurrency", "timeout",
+)  # fmt: skip
 
 
 class PromptFolder:

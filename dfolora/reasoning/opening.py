@@ -13,7 +13,7 @@ from dfolora.errors import UserError, unknown
 from dfolora.question import Question, QuestionSet
 from dfolora.reasoning import make_predictor, options_of, typed_options
 from dfolora.reasoning.asker import Asker
-from dfolora.reasoning.folder import PromptFolder, settings_of
+from dfolora.reasoning.folder import FREE, PromptFolder, settings_of
 from dfolora.reasoning.predictor import Predictor
 from dfolora.reasoning.scores import score
 from dfolora.reasoning.trace import Trace
@@ -38,8 +38,8 @@ def prompt(
     Args:
         model: folder or hub id of a causal model, or a ``Chat``; nothing: give ``base_url``.
         task: name of a set of questions (`dfolora question-sets`), or a ``QuestionSet``.
-        resume: the folder of a run to go on with; beside it only ``max_calls``, ``batch``, ``device``, ``base_url`` and
-            ``trust_remote_code``.
+        resume: the folder of a run to go on with; beside it only what no answer depends on: ``max_calls``, ``batch``,
+            ``device`` and what is about the connection.
         listener: told how it gets on.
         options: any option of ``dfolora prompt``: ``method``, what the method takes itself, ``data``, ``output``, ...
 
@@ -77,8 +77,8 @@ def prompt_settings(values: dict[str, Any], resume: str | Path | None = None) ->
     values = {name.replace("-", "_"): value for name, value in values.items()}
     if resume:
         path = Path(resume).expanduser()
-        free = ("max_calls", "batch", "device", "base_url", "trust_remote_code", "model")
-        extra = [name for name in values if name not in free or (name == "model" and isinstance(values[name], str))]
+        free = {*FREE, "model"} - {"output"} if not isinstance(values.get("model"), str) else set(FREE) - {"output"}
+        extra = [name for name in values if name not in free]
         if extra:
             raise UserError(f"resume: everything comes from {str(path)!r}; leave out {', '.join(sorted(extra))}")
         old = {name: value for name, value in settings_of(path).items() if name not in ("predictor", "max_calls")}
@@ -201,9 +201,12 @@ def open_model(settings: PromptSettings, folder: PromptFolder) -> Chat:
     Raises:
         UserError: no such model or server.
     """
+    local, server = settings.model or None, settings.base_url or None
     chat = open_chat(
-        settings.model or None, settings.base_url or None, cache=folder.cache, max_calls=settings.max_calls
-    )
+        (settings.api_model or None) if server else local, server, cache=folder.cache, max_calls=settings.max_calls,
+        device=settings.device, dtype=settings.dtype, trust_remote_code=settings.trust_remote_code,
+        key_variable=settings.key_variable, concurrency=settings.concurrency, timeout=settings.timeout,
+    )  # fmt: skip
     chat.ledger.calls = folder.paid
     return chat
 

@@ -19,6 +19,9 @@ class PromptSettings(Options):
     model: Any = option("", "folder or hub id of a causal model; in Python also a Chat", group=MODEL)
     base_url: str = option("", "an OpenAI-compatible server instead, such as http://localhost:8000/v1", group=MODEL)
     api_model: str = option("", "what the server calls its model", group=MODEL)
+    key_variable: str = option("OPENAI_API_KEY", "environment variable with the server's key", group=MODEL)
+    concurrency: int = option(8, "most calls of a server at once", group=MODEL, least=1)
+    timeout: float = option(120.0, "seconds that a server may say nothing", group=MODEL, above=0)
     device: str = option("auto", "cpu, cuda, cuda:N; auto: a GPU where there is one", group=MODEL)
     dtype: str = option(
         "auto",
