@@ -76,7 +76,7 @@ class CachedChat(Chat):
         if missing:
             places = [requests[wanted[key][0]].n - rest.n for key, rest in zip(keys, missing, strict=True)]
 
-            def kept(index: int, reply: Reply) -> None:
+            def keep_part(index: int, reply: Reply) -> None:
                 key = keys[index]
                 first, *others = wanted[key]
                 with self._lock:
@@ -86,7 +86,7 @@ class CachedChat(Chat):
                 for number in others:  # the same request once more
                     keep(number, replace(reply, cached=True))
 
-            self.chat.answer(missing, kept)
+            self.chat.answer(missing, keep_part)
             for key in keys:
                 for _ in wanted[key][1:]:
                     self.ledger.replay()
@@ -107,5 +107,8 @@ class CachedChat(Chat):
     def _write(self, key: str, place: int, request: Request, reply: Reply) -> None:
         content = {name: value for name, value in dataclasses.asdict(reply).items() if name != "cached"}
         row = (key, place, self.name, json.dumps(dataclasses.asdict(request)), json.dumps(content))
-        with self._table:
-            self._table.execute("insert or ignore into replies values (?, ?, ?, ?, ?)", row)
+        try:
+            with self._table:
+                self._table.execute("insert or ignore into replies values (?, ?, ?, ?, ?)", row)
+        except sqlite3.Error as error:  # no room on the disk, a file that was taken away
+            raise UserError(f"cache: a reply cannot be written to {str(self.path)!r} ({error})") from error

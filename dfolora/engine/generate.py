@@ -75,7 +75,7 @@ class Generator:
         self._limit = min(engine.chunk_tokens, fitting)
         overhead = engine.launch_tokens() * new_tokens
         cuts = buckets([len(prompt) + new_tokens for prompt in prompts], max(1, self._limit // 4), overhead)
-        self._buckets = [_Bucket(cut, _left_padded([prompts[i] for i in cut], pad, device)) for cut in cuts]
+        self._buckets = [_Bucket(cut, left_padded([prompts[i] for i in cut], pad, device)) for cut in cuts]
 
     @torch.inference_mode()
     def __call__(self, edits: Mapping[str, Any], examples: Tensor | None = None) -> Generated:
@@ -114,7 +114,7 @@ class Generator:
         inputs = {name: tensor.repeat(copies, 1) for name, tensor in bucket.inputs.items()}
         rows, length = inputs["input_ids"].shape
         watch = _Watch(torch.zeros(rows, dtype=torch.bool, device=inputs["input_ids"].device))
-        with engine.running(edits, copies), _without_own_settings(engine.model):
+        with engine.running(edits, copies), without_own_settings(engine.model):
             output = engine.model.generate(
                 **inputs, generation_config=self.settings, logits_processor=LogitsProcessorList([watch])
             )
@@ -142,7 +142,7 @@ class _Watch(LogitsProcessor):
 
 
 @contextlib.contextmanager
-def _without_own_settings(model: Any) -> Iterator[None]:
+def without_own_settings(model: Any) -> Iterator[None]:
     """Leave out the model's own generation settings, with which ``generate`` fills what it was not told.
 
     A repetition penalty among them would count padding as something that was said, so that an answer would depend on
@@ -156,7 +156,7 @@ def _without_own_settings(model: Any) -> Iterator[None]:
         model.generation_config = before
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, Tensor]:
+def left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, Tensor]:
     longest = max(map(len, prompts))
     ids = [[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]

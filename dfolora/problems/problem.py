@@ -12,6 +12,7 @@ from torch import Tensor
 from dfolora.engine import Engine, Rows
 from dfolora.errors import UserError
 from dfolora.models.adapter import Factors
+from dfolora.models.checksum import sum_of_bits
 from dfolora.models.tuned import TunedModel
 from dfolora.optimizers import Evaluation
 from dfolora.problems.answers import Answers
@@ -161,8 +162,5 @@ def digest(batches: Sequence[Rows], labels: Sequence[Tensor], model: torch.nn.Mo
         total.update(each.cpu().numpy().tobytes())
     for name, weight in model.named_parameters():
         if "lora_" not in name:
-            # A sum of whole numbers does not depend on the order in which it is taken.
-            bits = weight.detach().flatten().contiguous().view(torch.uint8)
-            whole = bits[: len(bits) // 4 * 4].view(torch.int32)
-            total.update(str(int(whole.sum(dtype=torch.int64)) + int(bits[len(bits) // 4 * 4 :].sum())).encode())
+            total.update(str(sum_of_bits(weight)).encode())
     return total.hexdigest()
