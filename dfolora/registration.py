@@ -12,13 +12,15 @@ def register(kind: str, name: str, thing: Any, about: str = "") -> None:
     """Register something of your own under a name, for the rest of this process.
 
     An installed package does the same for every process by an entry point, in the group ``dfolora.optimizers``,
-    ``dfolora.subspaces``, ``dfolora.objectives``, ``dfolora.tasks``, ``dfolora.methods`` or ``dfolora.baselines``.
+    ``dfolora.subspaces``, ``dfolora.objectives``, ``dfolora.tasks``, ``dfolora.methods``, ``dfolora.baselines``,
+    ``dfolora.predictors``, ``dfolora.question_sets`` or ``dfolora.text_optimizers``.
 
     Args:
-        kind: ``optimizer``, ``subspace``, ``objective``, ``task``, ``method`` or ``baseline``.
+        kind: ``optimizer``, ``subspace``, ``objective``, ``task``, ``method``, ``baseline``, ``predictor``,
+            ``question-set`` or ``text-optimizer``.
         name: what users type.
         thing: an ``Optimizer``, ``Subspace`` or ``Baseline`` class, a function of scores and labels, a ``Task``, a
-            method's class of settings (docs/adding.md).
+            method's class of settings (docs/adding.md), a ``Predictor`` or ``TextOptimizer`` class, a ``QuestionSet``.
         about: what it is, in one line; '': the first line of its docstring.
 
     Raises:
@@ -28,9 +30,10 @@ def register(kind: str, name: str, thing: Any, about: str = "") -> None:
 
 
 def _registry(kind: str) -> Registry:
-    from dfolora import baselines, optimizers, subspaces, tasks
+    from dfolora import baselines, optimizers, reasoning, subspaces, tasks, texts
     from dfolora.problems import objectives
     from dfolora.settings import methods
+    from dfolora.tasks import reasoning as question_sets
 
     registries = {
         "optimizer": optimizers.REGISTRY,
@@ -39,6 +42,9 @@ def _registry(kind: str) -> Registry:
         "task": tasks.REGISTRY,
         "method": methods.REGISTRY,
         "baseline": baselines.REGISTRY,
+        "predictor": reasoning.REGISTRY,
+        "question-set": question_sets.REGISTRY,
+        "text-optimizer": texts.REGISTRY,
     }
     if kind not in registries:
         raise unknown("register", kind, registries)

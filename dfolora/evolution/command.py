@@ -82,7 +82,7 @@ def run(values: dict[str, Any], as_json: bool) -> int:
         raise UserError(f"resume: everything comes from {resume}; leave out --config")
     file = {name.replace("-", "_"): value for name, value in read_yaml(config).items()} if config else {}
     values = {**file, **values}
-    evolves = bool(values.get("evolve")) or (resume and bool(settings_of(Path(resume).expanduser()).get("evolve")))
+    evolves = bool(values.get("evolve") or (resume and _said(["--resume", resume], "evolve")))
     with Display() as display:
         try:
             scores = (evolve if evolves else prompt)(**values, resume=resume, listener=display)
