@@ -306,7 +306,10 @@ def _tangent(
 
 
 def _attach(settings: SubspaceSettings | FirstOrderSettings, language_model: LanguageModel) -> adapters.Adapter:
-    return adapters.attach(language_model, settings.rank, _targets(settings.target))
+    targets = _targets(settings.target)
+    if not targets and isinstance(settings, SubspaceSettings):
+        targets = [subspace_class(settings.subspace).target]
+    return adapters.attach(language_model, settings.rank, targets)
 
 
 def _targets(target: Any) -> list[str]:

@@ -22,22 +22,23 @@ from dfolora.subspaces.directions import principal_directions, whitened
 
 RANK, DIM, SCALE, SEED = 3, 41, 0.2, 7
 LINEAR = [name for name in subspace_names() if subspace_class(name).linear]
+QUERY_AND_KEY = [name for name in subspace_names() if subspace_class(name).target == "qk"]
 MODELS = ["roberta", "gpt2", "llama", "gpt_neox", "t5"]
 every_name = pytest.mark.parametrize("name", subspace_names())
 
 
 @functools.cache
-def bed(model: str) -> tuple[Adapter, Rows, Engine]:
+def bed(model: str, target: str = "qk") -> tuple[Adapter, Rows, Engine]:
     """A model with empty adapters and its batch; tests leave them as they are."""
-    adapter = attached(model, RANK, incumbents=False)
+    adapter = attached(model, RANK, incumbents=False, targets=(target,))
     rows = sentence_rows(True) if ZOO[model][0] == "encoder" else word_rows(ZOO[model][0])
     return adapter, rows, Engine(adapter, rows)
 
 
 def make(name: str, model: str = "roberta", layer: int = 1, **changes: Any) -> Subspace:
-    adapter, _, engine = bed(model)
-    settings = {"dim": DIM, "seed": SEED, "scale": SCALE, **changes}
     cls = subspace_class(name)
+    adapter, _, engine = bed(model, cls.target)
+    settings = {"dim": DIM, "seed": SEED, "scale": SCALE, **changes}
     measured = statistics.measure(adapter, engine, cls, RANK, settings["seed"])[layer]
     return cls(adapter.layers[layer], measured, RANK, device=torch.device("cpu"), **settings)
 
@@ -92,7 +93,16 @@ def test_shapes(name: str, model: str, population: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "dim"),
-    [("pca", 41), ("frozen-a", 41), ("paper", 40), ("xs", 18), ("full", 192), ("factors", 384), ("lora", 384)],
+    [
+        ("pca", 41),
+        ("frozen-a", 41),
+        ("paper", 40),
+        ("xs", 18),
+        ("aligned", 12),
+        ("full", 192),
+        ("factors", 384),
+        ("lora", 384),
+    ],
 )
 def test_dimensions(name: str, dim: int) -> None:
     assert make(name).dim == dim
@@ -181,10 +191,10 @@ def test_seeds(name: str) -> None:
 @pytest.mark.parametrize("model", ["roberta", "gpt2"])
 def test_rebuilt_from_what_was_measured(name: str, model: str) -> None:
     """As a resumed run does: no forward pass, another adapter object, the same numbers bit for bit."""
-    adapter, _, engine = bed(model)
     cls = subspace_class(name)
+    adapter, _, engine = bed(model, cls.target)
     measured = statistics.measure(adapter, engine, cls, RANK, SEED)[2]
-    fresh = attached(model, RANK, incumbents=False).layers[2]
+    fresh = attached(model, RANK, incumbents=False, targets=(cls.target,)).layers[2]
     z = normal(3, make(name, model).dim)
     one, two = (cls(at, measured, RANK, DIM, SEED, SCALE, torch.device("cpu")) for at in (adapter.layers[2], fresh))
     for key, (a, b) in one.factors(z).items():
@@ -196,7 +206,7 @@ def test_rebuilt_from_what_was_measured(name: str, model: str) -> None:
 # -- scales ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("name", [name for name in LINEAR if name in QUERY_AND_KEY])
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("layer", [0, -1])
 def test_a_standard_normal_z_changes_the_output_by_scale(name: str, model: str, layer: int) -> None:
@@ -211,7 +221,7 @@ def test_a_standard_normal_z_changes_the_output_by_scale(name: str, model: str, 
         assert float(change.square().mean().sqrt() / own) == pytest.approx(SCALE, rel=0.12), key
 
 
-@every_name
+@pytest.mark.parametrize("name", QUERY_AND_KEY)
 @pytest.mark.parametrize("model", ["gpt2", "gpt_neox", "phi3", "modernbert"])
 def test_value_rows_stay_zero(name: str, model: str) -> None:
     subspace = make(name, model)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import sqlite3
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,7 @@ class CachedChat(Chat):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             # Several processes may share the file: each waits for the others.
             self._table = sqlite3.connect(self.path or ":memory:", timeout=60, check_same_thread=False)
+            weakref.finalize(self, self._table.close)
             with self._table:
                 self._table.execute(_TABLE)
                 self._table.execute("select key, place, model, request, reply from replies limit 1")

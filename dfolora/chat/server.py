@@ -62,19 +62,21 @@ class ServerChat(Chat):
         self.refused: set[str] = set()
         self._reached = False
         self._lock = threading.Lock()
-        self._made: Any = None
         super().__init__(model or "", ledger)
         if not model:
             self.name = self._only_model()
 
     def answer(self, requests: Sequence[Request], keep: Keep) -> None:
-        self._client()
+        with self._client() as client:
+            self._together(client, requests, keep)
+
+    def _together(self, client: Any, requests: Sequence[Request], keep: Keep) -> None:
         stopped = threading.Event()
         pool = ThreadPoolExecutor(min(self.concurrency, max(1, len(requests))), "chat")
         futures: list[Future[None]] = []
         try:
             for number, request in enumerate(requests):
-                futures.append(pool.submit(self._all_texts, number, request, keep, stopped))
+                futures.append(pool.submit(self._all_texts, client, number, request, keep, stopped))
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
             # What is on its way is paid for: it is waited for, and handed over.
@@ -85,36 +87,36 @@ class ServerChat(Chat):
             if error is not None and not isinstance(error, _Stopped):
                 raise error
 
-    def _all_texts(self, number: int, request: Request, keep: Keep, stopped: threading.Event) -> None:
+    def _all_texts(self, client: Any, number: int, request: Request, keep: Keep, stopped: threading.Event) -> None:
         """Call until there are n texts: some servers give one a call, whatever they are told."""
         try:
             there = 0
             while there < request.n:
                 seed = None if request.seed is None else request.seed + there
-                reply = self._call(replace(request, n=request.n - there, seed=seed), stopped)
+                reply = self._call(client, replace(request, n=request.n - there, seed=seed), stopped)
                 there += len(reply.texts)
                 keep(number, reply)
         except BaseException:
             stopped.set()
             raise
 
-    def _call(self, request: Request, stopped: threading.Event) -> Reply:
+    def _call(self, client: Any, request: Request, stopped: threading.Event) -> Reply:
         """One call that is paid for, after as many attempts as it takes."""
         if stopped.is_set():
             raise _Stopped
         self.ledger.take()
         try:
-            reply = self._attempts(request, stopped)
+            reply = self._attempts(client, request, stopped)
         except BaseException:
             self.ledger.give_back()
             raise
         self.ledger.book(reply.prompt_tokens, reply.completion_tokens)
         return reply
 
-    def _attempts(self, request: Request, stopped: threading.Event) -> Reply:
-        client, failed = self._client(), 0
+    def _attempts(self, client: Any, request: Request, stopped: threading.Event) -> Reply:
         import openai
 
+        failed = 0
         while True:
             said = wire.body(self.name, request, self.refused)
             started = time.monotonic()
@@ -199,7 +201,8 @@ class ServerChat(Chat):
         import openai
 
         try:
-            answer = json.loads(client.models.with_raw_response.list().content)
+            with client:
+                answer = json.loads(client.models.with_raw_response.list().content)
             names = [str(one["id"]) for one in answer["data"]]
         except openai.APIStatusError as error:
             raise self._refused(error) from None
@@ -218,20 +221,16 @@ class ServerChat(Chat):
         return self.secret.hide(" ".join(text.split()))
 
     def _client(self) -> Any:
-        """OpenAI's client; made when it is first needed, as a run may be replayed without it."""
-        with self._lock:
-            if self._made is None:
-                try:
-                    import openai
-                except ImportError as error:
-                    raise UserError("base_url: needs the package openai; pip install 'dfolora[api]'") from error
-                # A proxy does not lead to this machine.
-                local = urllib.parse.urlsplit(self.base_url).hostname in _LOCAL
-                self._made = openai.OpenAI(
-                    base_url=self.base_url, api_key=self.secret.reveal(), timeout=self.timeout, max_retries=0,
-                    http_client=openai.DefaultHttpxClient(trust_env=not local),
-                )  # fmt: skip
-            return self._made
+        """OpenAI's client, to be closed; made when something is asked, as a run may be replayed without it."""
+        try:
+            import openai
+        except ImportError as error:
+            raise UserError("base_url: needs the package openai; pip install 'dfolora[api]'") from error
+        local = urllib.parse.urlsplit(self.base_url).hostname in _LOCAL  # a proxy does not lead to this machine
+        return openai.OpenAI(
+            base_url=self.base_url, api_key=self.secret.reveal(), timeout=self.timeout, max_retries=0,
+            http_client=openai.DefaultHttpxClient(trust_env=not local),
+        )  # fmt: skip
 
 
 def _checked(base_url: str) -> str:

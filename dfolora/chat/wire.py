@@ -11,6 +11,8 @@ from dfolora.chat.chat import Reply, Request
 # What a server may refuse to be told. Without ``n`` it gives one text a call, without ``stop`` its texts are cut here.
 OPTIONAL = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed", "n")
 
+_THOUGHT = re.compile(r"\A\s*<think>.*?(</think>\s*|\Z)", re.DOTALL)  # of servers that do not take it apart
+
 
 class BadReply(ValueError):
     """What came back with status 200 holds no reply."""
@@ -91,7 +93,7 @@ def _text(choice: dict[str, Any]) -> str:
     if isinstance(content, list):
         parts = (part for part in content if isinstance(part, dict) and part.get("type") in ("text", "output_text"))
         content = "".join(str(part.get("text") or "") for part in parts)
-    return str(content or message.get("refusal") or "")
+    return _THOUGHT.sub("", str(content or message.get("refusal") or ""))
 
 
 def _whole(number: Any) -> int | None:

@@ -157,6 +157,7 @@ def without_own_settings(model: Any) -> Iterator[None]:
 
 
 def left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, Tensor]:
+    """Arguments of a model that is to go on with some prompts: (R, T) ids and mask, padded on the left."""
     longest = max(map(len, prompts))
     ids = [[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]

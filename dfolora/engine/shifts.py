@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dfolora.engine import memory
-from dfolora.engine.blocks import Output, Prefix
+from dfolora.engine.blocks import BlockOrder, Output, Prefix
 from dfolora.engine.engine import Bucket, Engine
 from dfolora.engine.padded import Padded
 from dfolora.engine.patch import Forward, patched
@@ -193,26 +193,50 @@ class ShiftEngine(Engine):
             step_size: of the differences that are taken, as a share of the length of what it gives.
 
         Returns:
-            (H, N, C) float32 on the CPU, a slope for each coordinate of the hidden state; None where answers do not run
-            alone, so that it would cost whole rows for every coordinate.
+            (H, N, C) float32 on the CPU, a slope for each coordinate of the hidden state, of a text and not of its
+            labels' sentences; None where the model cannot be started behind its last block.
         """
-        if not self._tails:
+        depth = len(self.order.blocks)
+        if not self._tails and any(depth not in prefixes for prefixes in self._prefixes):
             return None
+        starts = [self._tails[number] if self._tails else each[depth] for number, each in enumerate(self._prefixes)]
+        sizes = [start.size if isinstance(start, Tail) else _size(start, self.order) for start in starts]
+        size = step_size * sum(sizes) / len(sizes)
         width = int(self.model.config.get_text_config().hidden_size)
         readings = self._readings.repeat(width, *[1] * (self._readings.dim() - 1))
-        size = step_size * sum(tail.size for tail in self._tails) / len(self._tails)
+        texts = torch.zeros(self.rows.count, dtype=torch.bool)
+        texts[self.row_of_score[0].clamp(min=0)] = True
         shifts = size * torch.eye(width, device=self.call.device, dtype=self.call.dtype)
-        for bucket, tail in zip(self._buckets, self._tails, strict=True):
-            where = _places(tail.rows) > 0
-            chunk = self.at_once(width, self.chunk_tokens // max(1, tail.tokens))
-            for start in range(0, width, chunk):
-                some = shifts[start : start + chunk]
-                self.forwards += 1
-                forwards = self.module_forwards({}, frozenset(), len(some))
-                end = partial(_of_block, partial(_shifting, shifts=some, where=where))
-                reading = tail.run(len(self.order.blocks), forwards, self.readout, len(some), end)
-                readings[start : start + chunk, bucket.index] = reading
+        for bucket, start in zip(self._buckets, starts, strict=True):
+            part = texts.to(self.device)[bucket.index].nonzero()[:, 0]
+            tokens = start.tokens if isinstance(start, Tail) else bucket.layout.inputs["input_ids"].numel()
+            chunk = self.at_once(width, self.chunk_tokens // max(1, tokens))
+            for first in range(0, width if len(part) else 0, chunk):
+                some = shifts[first : first + chunk]
+                readings[first : first + chunk, bucket.index[part]] = self._run_end(bucket, start, some, part)
         return ((self.rows.assemble(readings) - self.rows.assemble(self._readings)) / size).float().cpu()
+
+    def _run_end(self, bucket: Bucket, start: Tail | Prefix, shifts: Tensor, part: Tensor) -> Tensor:
+        """Readings (P, part, ...) of some rows of a bucket with vectors added to what the last block gives there."""
+        copies = len(shifts)
+        self.forwards += 1
+
+        def end(where: Tensor) -> Callable[[Forward], Forward]:
+            return partial(_of_block, partial(_shifting, shifts=shifts, where=where))
+
+        forwards = self.module_forwards({}, frozenset(), copies)
+        if isinstance(start, Tail):
+            shifted = end(_places(start.rows) > 0)
+            return start.run(len(self.order.blocks), forwards, self.readout, copies, shifted)[:, part]
+        layout, states = bucket.layout.pick(part)
+        last, shifted = self.order.blocks[-1].module, end(_places(layout.rows) > 0)
+        resumed = [
+            (module, shifted(forward) if module is last else forward)
+            for module, forward in self.order.resume(self.order.pick(start, states), copies)
+        ]
+        with patched([*layout.replacements(self.readout, forwards, copies), *resumed]):
+            output = layout.run(self.call, copies)
+        return layout.read(self.readout, output, copies)
 
     def _run_shifted(
         self, bucket: Bucket, start: Tail | dict[int, Prefix], name: str, shifts: Tensor, part: Tensor
@@ -245,7 +269,7 @@ class ShiftEngine(Engine):
     ) -> tuple[Any, dict[int, Prefix]]:
         """Run the incumbents; what the model returns, and what starts it again at each named module's block."""
         outputs: dict[nn.Module, Output] = {}
-        depths = {self.order.block_of(name) or 0 for name in names}
+        depths = {self.order.block_of(name) or 0 for name in names} | {len(self.order.blocks)}
         wanted = {depth for depth in depths if self.savings.prefix and self.abilities.resumes_at(depth)}
         watched = keeping_outputs([block.module for block in self.order.blocks] if wanted else [], outputs)
         with patched([*forwards, *self.readout.replacements(layout.rows, 1), *watched]):
@@ -257,6 +281,8 @@ class ShiftEngine(Engine):
                 prefixes[position] = Prefix(position, dict(below))
             if wanted:
                 below[block.stack] = outputs[block.module]
+        if len(self.order.blocks) in wanted:
+            prefixes[len(self.order.blocks)] = Prefix(len(self.order.blocks), below)
         return output, prefixes
 
     def _try_alone(self, names: list[str], lengths: dict[str, float], tails: list[Tail]) -> bool:
@@ -305,6 +331,13 @@ def _places(rows: Rows) -> Tensor:
     shares = torch.zeros(rows.count, tokens, device=rows.positions.device)
     shares.scatter_add_(1, rows.positions, read.float())
     return shares / shares.sum(1, keepdim=True)
+
+
+def _size(prefix: Prefix, order: BlockOrder) -> float:
+    """Mean length of what the last block gives at a token."""
+    output = prefix.outputs[order.blocks[-1].stack]
+    states = output[0] if isinstance(output, tuple) else output
+    return float(states.float().norm(dim=-1).mean())
 
 
 def _of_block(shifted: Callable[[Forward], Forward], forward: Forward) -> Forward:

@@ -77,7 +77,11 @@ class SubspaceSettings(TuneSettings):
     )
     scale: float = option(1.0, "relative change of a module's output at |z| = sqrt(d)", group=SEARCH, above=0)
     rank: int = option(4, "rank of the LoRA modules", group=SEARCH, least=1)
-    target: Any = option("", "modules to adapt, by role or name; nothing: query and key", group=SEARCH)
+    target: Any = option(
+        "",
+        "modules to adapt, by role or name; nothing: what suits the subspace, query and key but for aligned",
+        group=SEARCH,
+    )
     mode: str = option(
         "layerwise", "one layer at a time, or all layers at once", group=SEARCH, choices=("layerwise", "joint")
     )

@@ -17,6 +17,7 @@ class PromptSettings(Options):
     """Options of ``prompt``: which model answers which questions, and how it is asked."""
 
     model: Any = option("", "folder or hub id of a causal model; in Python also a Chat", group=MODEL)
+    adapter: str = option("", "folder of a tuned adapter, or of its run, on the local model", group=MODEL)
     base_url: str = option("", "an OpenAI-compatible server instead, such as http://localhost:8000/v1", group=MODEL)
     api_model: str = option("", "what the server calls its model", group=MODEL)
     key_variable: str = option("OPENAI_API_KEY", "environment variable with the server's key", group=MODEL)
@@ -60,6 +61,8 @@ class PromptSettings(Options):
             raise UserError(f"model: {str(self.model)!r} {what}")
         if self.api_model and not self.base_url:
             raise UserError(f"api_model: {self.api_model!r} goes with base_url, which is missing")
+        if self.adapter and self.base_url:
+            raise UserError(f"adapter: {self.adapter!r} goes with a local model, and base_url names a server")
 
     def check_data(self) -> None:
         """Raise UserError where it is not said where the questions are."""

@@ -12,6 +12,10 @@ __all__ = ["REGISTRY", "Measured", "Subspace", "subspace_class", "subspace_names
 REGISTRY = Registry(
     "subspace",
     {
+        "aligned": (
+            "dfolora.subspaces.aligned:Aligned",
+            "outputs along the directions that class scores are read along",
+        ),
         "factors": ("dfolora.subspaces.factors:BothFactors", "A and B themselves, A from a random start"),
         "frozen-a": ("dfolora.subspaces.frozen_a:FrozenA", "A random and fixed, B a random projection of z"),
         "full": ("dfolora.subspaces.full:Full", "A random and fixed, B itself is searched"),

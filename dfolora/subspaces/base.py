@@ -48,6 +48,8 @@ class Subspace(ABC):
         a: module name -> A (r, in), float32, of those modules whose A is fixed.
         out_std: module name -> standard deviation of its output on the few-shot batch.
         hidden_std: standard deviation of the hidden states that enter the layer.
+        read_along: (K, hidden size) orthonormal directions of the last hidden state along which class scores are read,
+            where ``reads_scores``; (0, 0) where they cannot be told.
 
     Raises:
         UserError: too few dimensions.
@@ -55,6 +57,8 @@ class Subspace(ABC):
 
     linear: ClassVar[bool] = True  # whether A is fixed and B is linear in z
     draws: ClassVar[bool] = True  # whether another seed makes another map
+    target: ClassVar[str] = "qk"  # what is adapted unless the user says otherwise
+    reads_scores: ClassVar[bool] = False  # whether it asks where answers are read: ``read_along``, inputs there alone
     dim: int
 
     def __init__(
@@ -75,6 +79,7 @@ class Subspace(ABC):
         self.a = {name: measured[f"{name}/a"].to(device) for name in layer.modules if f"{name}/a" in measured}
         self.out_std = {name: float(measured[f"{name}/out_std"]) for name in layer.modules}
         self.hidden_std = float(measured["hidden_std"])
+        self.read_along = measured.get("read_along", torch.empty(0, 0))
         self.build(dim)
 
     @classmethod

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from dfolora.engine import Engine
+from dfolora.engine.read_along import read_along
+from dfolora.engine.shifts import ShiftEngine
 from dfolora.models.adapter import Adapter
 from dfolora.subspaces.base import Measured, Subspace
 
+STEP = 0.2  # of a difference of scores, as a share of the length of the last hidden state
 MAX_TOKENS = 4096  # enough for the leading directions of any width, and a bound on memory
 
 
@@ -47,15 +50,33 @@ def measure(adapter: Adapter, engine: Engine, subspace: type[Subspace], rank: in
         for handle in handles:
             handle.remove()
 
+    where_read, directions = _where_read(adapter, engine) if subspace.reads_scores else ({}, None)
     embeddings = adapter.model.get_input_embeddings().weight
     measured = []
     with torch.inference_mode():
         for index, layer in enumerate(adapter.layers):
             std = embeddings.float().std() if index == 0 else clipped_std(_some(hidden[layer.name]))
-            x = {name: _some(inputs[name]) for name in layer.modules}
+            x = {name: where_read.get(name, _some(inputs[name])) for name in layer.modules}
             measured.append(subspace.measure(layer, x, float(std), rank, seed))
+            if directions is not None:
+                measured[-1]["read_along"] = directions
     # Clones, because tensors made under inference mode could not be used outside it.
     return [{name: tensor.clone() for name, tensor in layer.items()} for layer in measured]
+
+
+def _where_read(adapter: Adapter, engine: Engine) -> tuple[dict[str, Tensor], Tensor | None]:
+    """What enters modules where answers are read, (R, in) by name, and the directions that scores are read along.
+
+    Of a model with two stacks the encoder's modules are not among them; None: the model does not tell directions.
+    """
+    names = [name for layer in adapter.layers for name in layer.modules]
+    if "decoder_input_ids" in engine.single_rows.inputs:
+        names = [name for name in names if ".decoder." in f".{name}"]
+    shifts = ShiftEngine(adapter, engine.single_rows, engine.chunk_tokens)
+    look = shifts.look(names)
+    slopes = shifts.end_slopes(STEP)
+    inputs = {name: x.to(engine.device) for name, x in look.inputs.items()}
+    return inputs, None if slopes is None else read_along(slopes, look.scores, differences=True)
 
 
 def clipped_std(x: Tensor, rounds: int = 5) -> Tensor:

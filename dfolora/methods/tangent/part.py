@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dfolora.engine.read_along import read_along
 from dfolora.engine.shifts import Look, ShiftEngine
 from dfolora.methods.tangent.linear_model import LinearModel, Move, Slopes
 
@@ -91,11 +92,7 @@ class Part:
         slopes = self.engine.end_slopes(step_size)
         if slopes is None:
             return
-        slopes = slopes.masked_fill((self.now.scores == -torch.inf) | ~slopes.isfinite(), 0.0)
-        if ignores_a_common_shift(self.loss, self.now.scores):
-            slopes = slopes - slopes.mean(-1, keepdim=True)
-        count = max(1, self.now.scores.shape[-1] - 1)
-        lens = torch.linalg.svd(slopes.flatten(1), full_matrices=False)[0].T[:count]  # (count, H)
+        lens = read_along(slopes, self.now.scores, ignores_a_common_shift(self.loss, self.now.scores))
         for name, drawn in self.directions.items():
             if drawn.shape[1] == lens.shape[1]:
                 aimed = torch.cat([lens, drawn])[: len(drawn)]
