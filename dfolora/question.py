@@ -48,7 +48,7 @@ class Question:
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """A set of questions.
+    """A set of questions whose answers are of one kind, and how it is loaded.
 
     Attributes:
         name: as the user types it, such as ``gsm8k``.

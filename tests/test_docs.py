@@ -99,6 +99,7 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     def answered(resume: Any = None, listener: Any = None, **options: Any) -> None:
         if not resume:
+            options = {"model": "" if "base_url" in options else "m", "task": "coin-flip", "data": "d", **options}
             (evolve_settings if "evolve" in options else prompt_settings)(options)
         raise Parsed
 
@@ -124,7 +125,7 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
                 (tmp_path / "run.yaml").write_text("seed: 1\n", encoding="utf-8")
                 words[index + 1 : index + 2] = [str(tmp_path / "run.yaml")]
         try:
-            names = {"task": "squad", "baseline": "majority"}
+            names = {"task": "squad", "baseline": "majority", "prompt": "random"}
             code = cli.main([names[words[0]] if word == "NAME" else word for word in words])
         except Parsed:
             return

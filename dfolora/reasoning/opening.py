@@ -204,7 +204,8 @@ def open_model(settings: PromptSettings, folder: PromptFolder) -> Chat:
     local, server = settings.model or None, settings.base_url or None
     chat = open_chat(
         (settings.api_model or None) if server else local, server, cache=folder.cache, max_calls=settings.max_calls,
-        adapter=settings.adapter, device=settings.device, dtype=settings.dtype, trust_remote_code=settings.trust_remote_code,
+        adapter=settings.adapter, device=settings.device, dtype=settings.dtype,
+        trust_remote_code=settings.trust_remote_code,
         key_variable=settings.key_variable, concurrency=settings.concurrency, timeout=settings.timeout,
     )  # fmt: skip
     chat.ledger.calls = folder.paid

@@ -17,7 +17,7 @@ class PromptSettings(Options):
     """Options of ``prompt``: which model answers which questions, and how it is asked."""
 
     model: Any = option("", "folder or hub id of a causal model; in Python also a Chat", group=MODEL)
-    adapter: str = option("", "folder of a tuned adapter, or of its run, on the local model", group=MODEL)
+    adapter: str = option("", "folder of a tuned adapter, which the local model gets", group=MODEL)
     base_url: str = option("", "an OpenAI-compatible server instead, such as http://localhost:8000/v1", group=MODEL)
     api_model: str = option("", "what the server calls its model", group=MODEL)
     key_variable: str = option("OPENAI_API_KEY", "environment variable with the server's key", group=MODEL)
