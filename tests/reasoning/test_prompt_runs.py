@@ -138,13 +138,12 @@ def test_another_run_does_not_go_on_in_the_folder(data: Path, tmp_path: Path) ->
         (["--base-url", "http://localhost:1/v1"], "exclude each other"),
         (["--task", "gsm8k"], "no file of gsm8k"),
         (["--data", "nowhere"], "--data: 'nowhere': there is no such folder or file"),
-        (["--model", "nowhere/at-all"], "nowhere"),
+        (["--model", "./nowhere"], "nowhere"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
-    words: list[str], says: str, data: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    words: list[str], says: str, data: Path, tmp_path: Path, command: Command
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     output = tmp_path / "run"
     usual = ["--model", str(tmp_path), "--task", "coin-flip", "--data", str(data), "--output", str(output)]
     assert command("prompt", *usual, *words) == 2
