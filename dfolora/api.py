@@ -23,6 +23,7 @@ from dfolora.opening import (
     open_model,
     open_problem,
     open_prompt,
+    open_prompts,
     open_task,
     run_settings,
     with_demo,
@@ -145,7 +146,7 @@ def problem(model: Any = "", task: Any = "", **options: Any) -> AdapterProblem:
     opened, examples = open_task(settings)
     train, dev = examples("train"), examples("dev")
     check_examples(opened, train)
-    encoder = open_prompt(settings, opened, train[0])
+    encoder, train = open_prompts(settings, opened, train)
     encoder.language_model.read_weights()
     return open_problem(settings, encoder.language_model, encoder, train, dev)[0]
 
@@ -158,8 +159,8 @@ def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
     train, dev = examples("train"), examples("dev")
     test = [] if settings.test_split == "none" else examples(settings.test_split)
     check_examples(opened, train)
-    encoder = open_prompt(settings, opened, train[0])
-    language_model = encoder.language_model
+    encoder, train = open_prompts(settings, opened, train)
+    opened, language_model = encoder.task, encoder.language_model
     for examples_there in (train, dev, test):  # a row that does not fit should not show after the search
         encoder.check(examples_there)
     listener.stage(f"loading {description.name_of(settings.model)}")

@@ -26,6 +26,7 @@ from dfolora.models.load import LanguageModel
 from dfolora.models.targets import read_by_answers
 from dfolora.optimizers import make_optimizer
 from dfolora.problems.adapters import AdapterProblem
+from dfolora.problems.demonstrations import with_demonstrations
 from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.problem import Problem
 from dfolora.problems.rewards import rewarded
@@ -155,6 +156,20 @@ def open_prompt(settings: ModelSettings, task: Task, example: Example) -> Prompt
     encoder = PromptEncoder(open_model(settings), task, settings.max_length or 0)
     check_prompt(encoder, example)
     return encoder
+
+
+def open_prompts(settings: TuneSettings, task: Task, train: list[Example]) -> tuple[PromptEncoder, list[Example]]:
+    """As ``open_prompt``, behind demonstrations where the settings ask for some; and what is left to train on.
+
+    Raises:
+        UserError: as ``open_prompt``, or demonstrations that cannot be had.
+    """
+    encoder = open_prompt(settings, task, train[0])
+    if settings.demonstrations is None:
+        return encoder, train
+    encoder, left = with_demonstrations(encoder, train, settings.demonstrations, settings.seed)
+    check_examples(encoder.task, left)
+    return encoder, left
 
 
 def check_examples(task: Task, train: Sequence[Example]) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from random import Random
 from typing import Annotated, Any, ClassVar
 
 from dfolora.baselines.base import Baseline
 from dfolora.baselines.few_shot import FewShot
 from dfolora.errors import UserError
-from dfolora.problems.answer_tokens import takes_a_space
+from dfolora.problems.demonstrations import demonstration, gap_of, in_turn
 from dfolora.problems.encode import PromptEncoder
 from dfolora.scoring import Predictions
-from dfolora.seeds import seed_of
 from dfolora.task import Example, Kind, Prompt
-from dfolora.template import before, fill
+from dfolora.template import fill
 
 
 class InContext(Baseline):
@@ -59,7 +56,7 @@ class InContext(Baseline):
         self.few_shot = few_shot
         number = self.demonstrations or len({example.label for example in few_shot.train})
         chosen = in_turn(few_shot.train, number, few_shot.seed)
-        self.gap = "\n\n" if encoder.kind == "causal" else " "
+        self.gap = gap_of(encoder)
         self.texts = [demonstration(encoder, example) for example in chosen]
         self.lengths = [len(encoder.words.ids(text + self.gap)) for text in self.texts]
         self.field = _unused_name(few_shot.train[0])
@@ -97,35 +94,6 @@ class InContext(Baseline):
         encoder = self.few_shot.encoder
         texts = (fill(encoder.prompt.answer, {**example.fields, "choice": each}) for each in example.choices or ())
         return max([encoder.task.new_tokens, *(len(encoder.words.ids(text)) for text in texts)])
-
-
-def in_turn(train: Sequence[Example], number: int, seed: int) -> list[Example]:
-    """Draw some examples, one of each class in turn, all in an order that the seed decides."""
-    draw = Random(seed_of(seed, "demonstrations"))
-    by_class: dict[int, list[Example]] = defaultdict(list)
-    for example in draw.sample(list(train), len(train)):
-        by_class[example.label].append(example)
-    order: list[Example] = []
-    while len(order) < min(number, len(train)):
-        there = [label for label in sorted(by_class) if by_class[label]]
-        order += [by_class[label].pop() for label in draw.sample(there, len(there))]
-    return order[:number]
-
-
-def demonstration(encoder: PromptEncoder, example: Example) -> str:
-    """A training example as text: the prompt, cut as it always is, with its answer in the place of the mask."""
-    fields, prompt = encoder.shortened(example).fields, encoder.prompt
-    if prompt.words is not None:
-        answer = prompt.words[example.label]
-    elif encoder.task.new_tokens:
-        answer = example.gold[0]
-    else:
-        classes = example.choice_class or range(len(example.choices or ()))
-        choice = next(text for text, c in zip(example.choices or (), classes, strict=True) if c == example.label)
-        answer = fill(prompt.answer, {**fields, "choice": choice})
-    front = fill(before(prompt.template, "mask"), fields)
-    space = " " if encoder.kind == "causal" and not front.endswith((" ", "\n")) and takes_a_space(front) else ""
-    return fill(prompt.template, {**fields, "mask": space + answer}).strip()
 
 
 def _unused_name(example: Example) -> str:

@@ -36,6 +36,8 @@ def text(settings: ModelSettings, encoder: PromptEncoder) -> str:
         if values.get(name) and path.exists():  # from wherever it is evaluated
             values[name] = str(path.resolve())
     prompt = encoder.prompt
+    if getattr(settings, "demonstrations", None):  # which stand in the template now
+        values["template"] = prompt.template
     about = {
         "settings": {**values, "kind": encoder.kind, "max_length": encoder.max_length},
         "prompt": {

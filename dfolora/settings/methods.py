@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from dfolora.errors import UserError, unknown
 from dfolora.registry import Registry
-from dfolora.settings.model import ModelSettings
+from dfolora.settings.model import DATA, ModelSettings
 from dfolora.settings.options import as_text, option
 
 SEARCH, RUN = "Search", "Run"
@@ -34,6 +34,12 @@ class TuneSettings(ModelSettings):
         None,
         "evaluations between looks at the dev set; nothing: once per sweep, without sweeps 20 in all",
         group=RUN,
+        least=1,
+    )
+    demonstrations: int | None = option(
+        None,
+        "training examples that stand in front of every prompt with their answers, and are not trained on",
+        group=DATA,
         least=1,
     )
     test_split: str = option(
