@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dfolora.models.bare import Bare
 from dfolora.models.tuned import TunedModel
 from dfolora.opening import (
     check_examples,
+    check_workers,
     open_method,
     open_model,
     open_problem,
@@ -35,7 +37,9 @@ from dfolora.runs import description
 from dfolora.runs.card import model_card
 from dfolora.runs.files import write_text
 from dfolora.runs.folder import Run
-from dfolora.runs.listener import Listener
+from dfolora.runs.hub import check_push, push
+from dfolora.runs.listener import Listener, one_listener
+from dfolora.runs.trackers import with_trackers
 from dfolora.settings.build import settings as settings_of
 from dfolora.settings.methods import FullParameterSettings, SearchSettings, TuneSettings
 from dfolora.settings.model import EvaluateSettings
@@ -47,7 +51,7 @@ def tune(
     task: Any = "",
     *,
     resume: str | Path | None = None,
-    listener: Listener | None = None,
+    listener: Listener | Sequence[Listener] | None = None,
     **options: Any,
 ) -> Run:
     """Tune a model for a task, save the adapter, and score it against the untuned model.
@@ -57,7 +61,7 @@ def tune(
         task: name, or a ``Task``; nothing: the demo.
         resume: folder of a run to go on with. Everything comes from there; ``budget`` may be raised, and what was given
             as an object must be given again.
-        listener: told how the run gets on.
+        listener: told how the run gets on, and may ask it to end; one or several.
         options: any option of ``dfolora tune``: ``method``, ``preset``, ``optimizer`` (name, class, factory or
             instance), ``subspace`` (name or class), ``objective`` (name or function of scores and labels), ``reward``
             (function of generated texts and their examples), ``budget``, ``output``, ... See docs/reference.md.
@@ -68,15 +72,23 @@ def tune(
     Raises:
         UserError: whatever was given that cannot work; the run folder is made once all of it is checked.
     """
-    listener = listener or Listener()
     named = {name: value for name, value in (("model", model), ("task", task)) if value}
-    if resume is not None:
-        run = Run.open(resume, options.pop("budget", None), **named, **options)
+    run = None if resume is None else Run.open(resume, options.pop("budget", None), **named, **options)
+    try:
+        settings = run_settings(**named, **options) if run is None else run.settings
+        told = with_trackers(one_listener(listener), settings.track)
+        if settings.push_to_hub:
+            check_push(settings.push_to_hub)
         try:
-            return _tune(run.settings, run, listener)
+            run = _tune(settings, run, told)
         finally:
+            told.closed()
+    finally:
+        if run is not None:
             run.close()
-    return _tune(run_settings(**named, **options), None, listener)
+    if settings.push_to_hub:
+        push(run.adapter, settings.push_to_hub)
+    return run
 
 
 def evaluate(model: Any = "", task: Any = "", *, listener: Listener | None = None, **options: Any) -> dict[str, Any]:
@@ -143,6 +155,7 @@ def problem(model: Any = "", task: Any = "", **options: Any) -> AdapterProblem:
     settings = run_settings(**{"method": "search", **named, **options})
     if not isinstance(settings, SearchSettings):
         raise UserError(f"method: a problem is for search, not for {settings.method}")
+    check_workers(settings)
     opened, examples = open_task(settings)
     train, dev = examples("train"), examples("dev")
     check_examples(opened, train)
@@ -152,6 +165,7 @@ def problem(model: Any = "", task: Any = "", **options: Any) -> AdapterProblem:
 
 
 def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
+    check_workers(settings)
     opened, examples = open_task(settings)
     if settings.reward is not None and settings.objective == "cross-entropy":
         settings = dataclasses.replace(settings, objective="metric")
@@ -174,7 +188,7 @@ def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
         run = Run.create(settings, language_model.device, checksum, measured)
     listener.started(run, method.remark())
     try:
-        last = _to_the_end(method, run, encoder, opened, listener)
+        last = _to_the_end(method, run, encoder, opened, listener, len(test))
         scores = _scores(method, run, last, opened, {"train": train, "dev": dev, settings.test_split: test})
         if isinstance(method, AllWeights):
             chosen = method.chosen
@@ -186,15 +200,16 @@ def _tune(settings: TuneSettings, run: Run | None, listener: Listener) -> Run:
         else:
             _finish_adapter(run, method.problem.adapter, encoder, test, scores, listener)
         run.save_scores(scores)
+        listener.finished(run)
     finally:
         run.close()
     return run
 
 
-def _to_the_end(method: Any, run: Run, encoder: PromptEncoder, task: Task, listener: Listener) -> Line:
+def _to_the_end(method: Any, run: Run, encoder: PromptEncoder, task: Task, listener: Listener, tests: int) -> Line:
     """Run the method; save the best adapter so far when it is interrupted."""
     try:
-        return run_method(method, run, listener)
+        return run_method(method, run, listener, tests)
     except KeyboardInterrupt:
         if not isinstance(method, AllWeights):
             _save(run, method.problem.adapter, encoder, f"# Stopped early: the best adapter so far for {task.name}\n")
@@ -224,6 +239,7 @@ def _scores(method: Any, run: Run, last: Line, task: Task, examples: dict[str, l
         "dev_tuned": best.dev["metrics"] if best.dev else {},
         "dev_loss": best.dev["loss"] if best.dev else None,
         "selected_at": best.evaluations,
+        "ended": last.ended,
         "examples": {split: len(each) for split, each in examples.items()},
         "run": str(run.folder),
         "model_folder" if settings.method == "full-parameter" else "adapter": run.adapter,

@@ -24,10 +24,17 @@ from dfolora.settings.options import Options, flag
 from dfolora.settings.presets import PRESETS
 from dfolora.settings.prompting import EvolveSettings
 from dfolora.settings.yaml_file import read_yaml
+from dfolora.tools import command as tools
 
 SYNTHETIC = (
     "The demo's language is synthetic: its sentences come from a grammar in this package, its model was trained on it."
 )
+# What may stand beside --resume.
+FREE = (
+    "budget", "trust_remote_code", "device", "stop_at", "patience", "track", "push_to_hub",
+    "workers", "ray_address", "slice_size",
+)  # fmt: skip
+ROOMS = (comparison, tools)  # that bring commands of their own
 LISTS = {
     "tasks": "list the tasks",
     "optimizers": "list the optimizers",
@@ -35,8 +42,7 @@ LISTS = {
     "objectives": "list what can be minimised",
     "baselines": "list what a search can be compared with",
     "presets": "list the settings of published methods",
-    "predictors": "list the ways to answer questions",
-    "question-sets": "list the sets of questions",
+    **prompting.LISTS,
 }
 
 
@@ -65,12 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _option_names(argv: list[str]) -> set[str]:
     """Names of options: those of every command, those that a preset brings, and what was given as a flag."""
-    kinds = (*METHODS.values(), EvaluateSettings, BenchSettings, BaselineSettings, EvolveSettings)
-    kinds = (*kinds, *comparison.KINDS.values())
+    kinds = [*METHODS.values(), EvaluateSettings, BenchSettings, BaselineSettings, EvolveSettings]
+    kinds += [kind for room in ROOMS for kind in room.KINDS.values()]
     names = {"method", "preset", "resume", "config"} | {name for values in PRESETS.values() for name in values}
     names |= {field.name for kind in kinds for field in dataclasses.fields(kind)} | set(_own_options(argv))
     names |= set(prompting.own_options(argv))
-    names.discard("baseline")  # the command's first word
+    names -= {"baseline", *tools.WORDS.get("".join(argv[:1]), ())}  # which are given without a flag
     return names | {word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
 
 
@@ -92,12 +98,10 @@ def _run(argv: list[str]) -> int:
     if rest:
         raise _stranger(rest[0], command, argv)
     as_json = values.pop("json")
-    if command in comparison.KINDS:
-        signal.signal(signal.SIGTERM, _terminate)
-        return comparison.run(command, values, as_json, argv)
-    if command == "prompt":
-        signal.signal(signal.SIGTERM, _terminate)
-        return prompting.run(values, as_json)
+    for room in (*ROOMS, prompting):
+        if command in room.KINDS:
+            signal.signal(signal.SIGTERM, _terminate)
+            return room.run(command, _values(values) if command == "info" else values, as_json, argv)
     runs = {"tune": _tune, "evaluate": _evaluate, "baseline": _baseline, "bench": _bench, "task": _task}
     run = runs.get(command)
     return run(values, as_json) if run else _list(command, as_json)
@@ -108,11 +112,13 @@ def _parser(argv: list[str]) -> Parser:
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
+    made: dict[str, Parser] = {}
+
     def add(name: str, text: str, more: str = "") -> Parser:
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}".strip())
         command.add_argument("--json", action="store_true", help="print one JSON object on standard output")
         assert isinstance(command, Parser), "subparsers are of their parent's class"
-        return command
+        return made.setdefault(name, command)
 
     tune = add(
         "tune",
@@ -124,9 +130,6 @@ def _parser(argv: list[str]) -> Parser:
     tune.add_argument("--resume", metavar="RUN", help="go on with a run folder; with --budget, beyond its end")
     tune.add_argument("--method", metavar="NAME", default=argparse.SUPPRESS, help=f"{', '.join(METHODS)}")
     tune.add_argument("--preset", metavar="NAME", default=argparse.SUPPRESS, help="a paper's settings: dfolora presets")
-    if argv[:1] == ["tune"]:
-        kind, chosen = _asked(argv)
-        add_settings(tune, kind, {name: option for name, (_, option) in declared_options(kind, chosen).items()})
     evaluate = add(
         "evaluate", "score a saved adapter, a finished run, or a model as it is", "Example: dfolora evaluate runs/RUN"
     )
@@ -144,8 +147,13 @@ def _parser(argv: list[str]) -> Parser:
     bench = add("bench", "measure how fast a population is scored, in units of plain inference")
     bench.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
     add_settings(bench, BenchSettings)
-    comparison.add_commands(add)
     prompting.add_command(add, argv)
+    for room in ROOMS:
+        room.add_commands(add)
+    if argv[:1] in (["tune"], ["info"]):
+        kind, chosen = _asked(argv)
+        options = {name: option for name, (_, option) in declared_options(kind, chosen).items()}
+        add_settings(made[argv[0]], kind, options)
     add("task", "what one task is").add_argument("name", metavar="NAME", help="see `dfolora tasks`")
     for name, text in LISTS.items():
         add(name, text)
@@ -202,16 +210,15 @@ def _stranger(word: str, command: str, argv: list[str]) -> UserError:
     name = word.split("=")[0]
     if not name.startswith("--"):
         return UserError(f"{name!r} is one word too many; see `dfolora {command} --help`")
-    if command == "tune":
+    if command in ("tune", "info"):
         kind, chosen = _asked(argv)
         error = refusal(name[2:].replace("-", "_"), kind, chosen)
         if not str(error).startswith("option:"):
             return error
         return unknown("flag", name, map(flag, {*_known(kind, chosen), "config", "resume", "json"}))
-    kinds = {
-        "evaluate": EvaluateSettings, "bench": BenchSettings, "baseline": BaselineSettings, **comparison.KINDS,
-        "prompt": prompting.kind_of(argv),
-    }  # fmt: skip
+    kinds: dict[str, Any] = {"evaluate": EvaluateSettings, "bench": BenchSettings, "baseline": BaselineSettings}
+    kinds |= {name: kind for room in ROOMS for name, kind in room.KINDS.items()}
+    kinds["prompt"] = prompting.kind_of(argv)
     known = {flag(field.name) for field in dataclasses.fields(kinds[command])} if command in kinds else {"--json"}
     known |= set(map(flag, {**_own_options(argv), **prompting.own_options(argv)}))
     return unknown("flag", name, known)
@@ -246,7 +253,7 @@ def _tune(values: dict[str, Any], as_json: bool) -> int:
 
     resume = values.pop("resume")
     values = _values(values)
-    if resume and (extra := [flag(name) for name in values if name not in ("budget", "trust_remote_code", "device")]):
+    if resume and (extra := [flag(name) for name in values if name not in FREE]):
         raise UserError(f"resume: everything comes from {resume}/config.yaml; leave out {', '.join(extra)}")
     signal.signal(signal.SIGTERM, _terminate)
     with Display() as display:
@@ -360,12 +367,8 @@ def _lines(what: str) -> dict[str, str]:
         from dfolora import baselines
 
         return baselines.REGISTRY.describe()
-    if what == "predictors":
-        return prompting.REGISTRY.describe()
-    if what == "question-sets":
-        from dfolora.tasks import reasoning
-
-        return reasoning.REGISTRY.describe()
+    if what in prompting.LISTS:
+        return prompting.lines(what)
     if what == "objectives":
         from dfolora.problems import objectives
 

@@ -60,6 +60,7 @@ class Line:
         dev_token_layers: total cost of such looks so far.
         backwards: backward passes so far; none where no gradient is used.
         note: what else the method needs to repeat the generation without a forward.
+        ended: why the run ended with this line, before its budget was spent; '' where it did not.
         chain: hash of this line and all before it; '' until the line is written.
     """
 
@@ -76,6 +77,7 @@ class Line:
     dev_token_layers: int = 0
     backwards: int = 0
     note: dict[str, Any] | None = None
+    ended: str = ""
     chain: str = ""
 
     def next(self, step: Step, counter: Counter, started: float) -> Line:
@@ -187,15 +189,24 @@ def _line(values: Any) -> Line:
         raise ValueError("line 0 without the base model's look at the dev set")
     if line.dev is not None:
         {**line.dev["metrics"]}, float(line.dev["main"]), line.dev["loss"]
+    if not isinstance(line.ended, str):
+        raise ValueError("a reason to end that is no text")
     if not isinstance(line.note, (dict, type(None))) or not isinstance(line.layer, (int, type(None))):
         raise ValueError("note or layer")
     return line
 
 
 def _chain(line: Line, before: str) -> str:
-    values = {name: value for name, value in asdict(line).items() if name != "chain"}
+    values = {name: value for name, value in _values(line).items() if name != "chain"}
     return hashlib.blake2b((before + json.dumps(values, allow_nan=False)).encode(), digest_size=8).hexdigest()
 
 
 def _json(line: Line) -> str:
-    return json.dumps(asdict(line), allow_nan=False) + "\n"
+    return json.dumps(_values(line), allow_nan=False) + "\n"
+
+
+def _values(line: Line) -> dict[str, Any]:
+    values = asdict(line)
+    if not line.ended:
+        del values["ended"]
+    return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from dfolora.optimizers import make_optimizer
 from dfolora.problems.adapters import AdapterProblem
 from dfolora.problems.demonstrations import with_demonstrations
 from dfolora.problems.encode import PromptEncoder
+from dfolora.problems.objectives import REGISTRY as OBJECTIVES
 from dfolora.problems.problem import Problem
 from dfolora.problems.rewards import rewarded
 from dfolora.seeds import seed_of
@@ -45,6 +47,8 @@ from dfolora.settings.model import ModelSettings
 from dfolora.subspaces import subspace_class
 from dfolora.task import Example, Task
 from dfolora.template import names
+from dfolora.workers import ray_crew
+from dfolora.workers.pool import Pool
 
 Examples = Callable[[str], list[Example]]
 """split -> examples: a task's ``load`` with its source filled in."""
@@ -84,6 +88,13 @@ def with_demo(settings: Any) -> Any:
             raise UserError("model: which one? give a Hugging Face id or a folder")
         model = str(MODEL_DIR)
     return dataclasses.replace(settings, task=task, model=model)
+
+
+def task_names() -> list[str]:
+    """The name of every registered task."""
+    from dfolora import tasks
+
+    return tasks.task_names()
 
 
 def open_task(settings: ModelSettings) -> tuple[Task, Examples]:
@@ -268,7 +279,50 @@ def open_problem(
         subspace_class(settings.subspace), settings.rank, settings.subspace_dim, settings.scale, settings.mode,
         measured, settings.subspace_options,
     )  # fmt: skip
+    if settings.uses_workers:
+        made = partial(_in_worker, _settings_of_workers(settings, encoder), encoder.task, train, dev, found)
+        hire = partial(ray_crew.RayCrew, made, settings.workers, settings.ray_address, settings.device != "cpu")
+        problem.evaluator = Pool(problem, hire, settings.slice_size)
     return problem, found
+
+
+def check_workers(settings: TuneSettings) -> None:
+    """Find out early whether the workers that are asked for can be had.
+
+    Raises:
+        UserError: Ray is missing, or its cluster does not answer.
+    """
+    if isinstance(settings, SubspaceSettings) and settings.uses_workers:
+        ray_crew.check(settings.ray_address)
+
+
+def _settings_of_workers(settings: SubspaceSettings, encoder: PromptEncoder) -> SubspaceSettings:
+    """What a worker must know to build the problem: no optimizer, and what was registered here under a name itself."""
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(SubspaceSettings)}
+    model, objective = encoder.language_model, settings.objective
+    if isinstance(objective, str) and objective not in OBJECTIVES.builtin():
+        objective = OBJECTIVES.get(objective)
+    folder = Path(model.name).expanduser()
+    values |= {
+        "model": str(folder.resolve()) if folder.exists() else model.name, "kind": model.kind,
+        "dtype": str(next(model.model.parameters()).dtype).removeprefix("torch."),
+        "device": "cpu" if settings.device == "cpu" else "auto", "task": encoder.task.name, "objective": objective,
+        "subspace": subspace_class(settings.subspace), "workers": 0, "ray_address": "",
+        "train_file": "", "dev_file": "", "test_file": "",
+    }  # fmt: skip
+    return SubspaceSettings(**values)
+
+
+def _in_worker(
+    settings: SubspaceSettings,
+    task: Task,
+    train: Sequence[Example],
+    dev: Sequence[Example],
+    measured: dict[str, Tensor],
+) -> AdapterProblem:
+    """The problem of a search once more, from what the driver has of it; the model is loaded anew."""
+    encoder = open_prompt(settings, task, train[0])
+    return open_problem(settings, encoder.language_model.read_weights(), encoder, train, dev, measured)[0]
 
 
 def _search(settings: SearchSettings, problem: AdapterProblem) -> Search:

@@ -13,14 +13,14 @@ def register(kind: str, name: str, thing: Any, about: str = "") -> None:
 
     An installed package does the same for every process by an entry point, in the group ``dfolora.optimizers``,
     ``dfolora.subspaces``, ``dfolora.objectives``, ``dfolora.tasks``, ``dfolora.methods``, ``dfolora.baselines``,
-    ``dfolora.predictors``, ``dfolora.question_sets`` or ``dfolora.text_optimizers``.
+    ``dfolora.trackers``, ``dfolora.predictors``, ``dfolora.question_sets`` or ``dfolora.text_optimizers``.
 
     Args:
-        kind: ``optimizer``, ``subspace``, ``objective``, ``task``, ``method``, ``baseline``, ``predictor``,
-            ``question-set`` or ``text-optimizer``.
+        kind: ``optimizer``, ``subspace``, ``objective``, ``task``, ``method``, ``baseline``, ``tracker``,
+            ``predictor``, ``question-set`` or ``text-optimizer``.
         name: what users type.
-        thing: an ``Optimizer``, ``Subspace`` or ``Baseline`` class, a function of scores and labels, a ``Task``, a
-            method's class of settings (docs/adding.md), a ``Predictor`` or ``TextOptimizer`` class, a ``QuestionSet``.
+        thing: an ``Optimizer``, ``Subspace``, ``Baseline``, ``Tracker``, ``Predictor`` or ``TextOptimizer`` class, a
+            function of scores and labels, a ``Task``, a ``QuestionSet``, a method's class of settings (docs/adding.md).
         about: what it is, in one line; '': the first line of its docstring.
 
     Raises:
@@ -32,6 +32,7 @@ def register(kind: str, name: str, thing: Any, about: str = "") -> None:
 def _registry(kind: str) -> Registry:
     from dfolora import baselines, optimizers, reasoning, subspaces, tasks, texts
     from dfolora.problems import objectives
+    from dfolora.runs import trackers
     from dfolora.settings import methods
     from dfolora.tasks import reasoning as question_sets
 
@@ -42,6 +43,7 @@ def _registry(kind: str) -> Registry:
         "task": tasks.REGISTRY,
         "method": methods.REGISTRY,
         "baseline": baselines.REGISTRY,
+        "tracker": trackers.REGISTRY,
         "predictor": reasoning.REGISTRY,
         "question-set": question_sets.REGISTRY,
         "text-optimizer": texts.REGISTRY,

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from dfolora import baselines, optimizers, reasoning, subspaces, tasks, texts
 from dfolora.problems import objectives
+from dfolora.runs import trackers
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import PLACES
 from dfolora.settings.comparison import CompareSettings, PlotSettings, ReportSettings
@@ -21,6 +22,7 @@ from dfolora.settings.model import BenchSettings, EvaluateSettings, ModelSetting
 from dfolora.settings.options import Options, flag, hints
 from dfolora.settings.presets import PRESETS
 from dfolora.settings.prompting import EvolveSettings, PromptSettings
+from dfolora.settings.tools import ExportSettings, MergeSettings, PushSettings
 from dfolora.tasks import reasoning as question_sets
 
 HEAD = """# Reference
@@ -37,6 +39,10 @@ COMMANDS = {
     "dfolora compare": "run a grid of tasks, methods and seeds, and compare the methods: [comparing.md](comparing.md)",
     "dfolora plot FOLDER...": "draw scores, losses and gains of runs or of a comparison",
     "dfolora report FOLDER": "one HTML page of a comparison",
+    "dfolora info MODEL TASK": "what a model and a task are, and what a run would cost; nothing is searched",
+    "dfolora merge RUN OUTPUT": "a plain transformers folder of a model and its adapter",
+    "dfolora export RUN": "`--lm-eval FOLDER`: tasks for lm-evaluation-harness; [working_with.md](working_with.md)",
+    "dfolora push RUN REPOSITORY": "an adapter and its card to the Hugging Face Hub",
     "dfolora bench": "how fast a population is scored, in units of plain inference",
     "dfolora prompt": "answer questions, or evolve an instruction: [prompting_texts.md](prompting_texts.md)",
     "dfolora tasks": "list the tasks; `dfolora task NAME` says what one is",
@@ -142,6 +148,7 @@ def reference() -> str:
         "",
     ]
     out += named(builtin(objectives.REGISTRY))
+    out += ["## Trackers", "", "`--track NAME`; in Python also a `Tracker`.", "", *named(builtin(trackers.REGISTRY))]
     out += ["## Presets", "", "`--preset NAME`: a paper's settings. What is said beside it wins.", ""]
     out += named({name: ", ".join(f"{key} {value}" for key, value in each.items()) for name, each in PRESETS.items()})
     out += ["## Tasks", "", "`--task NAME`; in Python also a `Task`.", "", *named(builtin(tasks.REGISTRY))]
@@ -170,6 +177,14 @@ def reference() -> str:
     )
     for name, about in (("plot FOLDER...", PlotSettings), ("report FOLDER", ReportSettings)):
         out += [f"## `dfolora {name}`", "", *option_table(about, names_of(about))]
+    out += ["## `dfolora info MODEL TASK`", "", "The options of `dfolora tune`.", ""]
+    for name, about, shared in (
+        ("merge RUN OUTPUT", MergeSettings, set()),
+        ("push RUN REPOSITORY", PushSettings, set()),
+        ("export RUN", ExportSettings, names_of(ModelSettings)),
+    ):
+        more = ["The options about model, task and data above, and:", ""] if shared else []
+        out += [f"## `dfolora {name}`", "", *more, *option_table(about, names_of(about) - shared)]
     out += ["## `dfolora bench`", "", "The options about model, task and data above, and:", ""]
     out += option_table(BenchSettings, names_of(BenchSettings) - names_of(ModelSettings))
     return "\n".join(out).rstrip() + "\n"

@@ -27,10 +27,13 @@ from dfolora.evolution import run as evolution
 from dfolora.evolution.run import evolve_settings
 from dfolora.reasoning import opening as answering
 from dfolora.reasoning.opening import prompt_settings
+from dfolora.runs import hub
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import settings, tune_settings
 from dfolora.settings.model import BenchSettings, EvaluateSettings
+from dfolora.settings.tools import ExportSettings, MergeSettings, PushSettings
 from dfolora.tasks.demo import MODEL_DIR
+from dfolora.tools import info, lm_eval, merge
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -93,6 +96,21 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
     def drawn(folders: Any = (), folder: str = "", **_: Any) -> None:
         raise Parsed
 
+    def about(model: str = "", task: str = "", **options: Any) -> None:
+        tune(model=model, task=task, **options)
+
+    def exported(run: str = "", **options: Any) -> None:
+        settings(ExportSettings, **options)
+        raise Parsed
+
+    def merged(adapter: str, output: str, **options: Any) -> None:
+        settings(MergeSettings, **options)
+        raise Parsed
+
+    def pushed(run: str, repository: str, **options: Any) -> None:
+        settings(PushSettings, **options)
+        raise Parsed
+
     def measure(options: Any, **_: Any) -> None:
         settings(BenchSettings, **options)
         raise Parsed
@@ -110,6 +128,10 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(api, "evaluate", evaluate)
     monkeypatch.setattr(baseline_run, "baseline", fit)
     monkeypatch.setattr(bench, "bench_command", measure)
+    monkeypatch.setattr(info, "info", about)
+    monkeypatch.setattr(lm_eval, "export", exported)
+    monkeypatch.setattr(merge, "merge", merged)
+    monkeypatch.setattr(hub, "push", pushed)
     monkeypatch.setattr(comparison, "compare", compared)
     monkeypatch.setattr(plot, "plot", drawn)
     monkeypatch.setattr(report, "report", drawn)

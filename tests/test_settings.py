@@ -233,10 +233,10 @@ def test_python_yaml_and_flags_are_equal(
         "task": "", "dtype": "float32", "device": "cpu", "kind": "causal", "quantize": "", "model": "some/model",
         "objective": "hinge", "test_split": "dev", "budget": 5000, "optimizer": "guided", "subspace": "lora",
         "mode": "joint", "selection": "sample", "engine": "sequential", "first_order_layers": "last", "bound": 2.0,
-        "extend": 6000, "population": 6, "rho": 0.75, "halves": False,
+        "extend": 6000, "population": 6, "rho": 0.75, "halves": False, "stop_at": "loss=0.5",
     }  # fmt: skip
     if method == "tangent":
-        special["dev_every"] = ""  # is refused there
+        special |= {"dev_every": "", "patience": ""}  # are refused there
     for name, hint in hints(kind).items():
         if not fields(kind)[name].metadata.get("group") or special.get(name) == "":
             continue

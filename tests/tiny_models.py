@@ -153,7 +153,7 @@ class Command:
     @property
     def said(self) -> list[str]:
         """The lines of standard error but for those that tell how a run gets on."""
-        getting_on = ("loading ", "measuring ", "scoring ", "resuming ", "tuning ", "sweep ")
+        getting_on = ("forecast: ", "loading ", "measuring ", "scoring ", "resuming ", "tuning ", "sweep ")
         return [line for line in self.err.splitlines() if not line.startswith(getting_on)]
 
     def json(self, *arguments: object) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import dfolora
 from dfolora.comparison.cell import FREE, read_json
 from dfolora.errors import UserError
 from dfolora.runs.files import write_text
+from dfolora.runs.forecast import gpu_memory, peak_memory
 from dfolora.runs.progress import Display
 
 
@@ -75,33 +76,12 @@ def _score(folder: Path, asked: dict[str, Any], options: dict[str, Any]) -> None
 
 def _measures(started: float) -> dict[str, Any]:
     """What this process has cost so far."""
-    gpu = None
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        gpu = torch.cuda.max_memory_allocated()
     return {
         "seconds": round(time.perf_counter() - started, 3),
         "processor_seconds": round(time.process_time(), 3),
-        "peak_memory_bytes": _peak(),
-        "peak_gpu_memory_bytes": gpu,
+        "peak_memory_bytes": peak_memory(),
+        "peak_gpu_memory_bytes": gpu_memory(),
     }
-
-
-def _peak() -> int | None:
-    """Most memory that this process had, in bytes; where it cannot be told, None.
-
-    Linux counts the memory of the parent at the start of its child into ``ru_maxrss``, but not into ``VmHWM``.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    try:
-        import resource
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on a Mac
 
 
 if __name__ == "__main__":

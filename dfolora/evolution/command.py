@@ -20,6 +20,16 @@ from dfolora.settings.yaml_file import read_yaml
 from dfolora.texts import REGISTRY as TEXTS
 from dfolora.texts import text_options
 
+KINDS = {"prompt": EvolveSettings}
+LISTS = {"predictors": "list the ways to answer questions", "question-sets": "list the sets of questions"}
+
+
+def lines(what: str) -> dict[str, str]:
+    """Name -> what it is, in one line, of one of ``LISTS``."""
+    from dfolora.reasoning.opening import question_sets
+
+    return REGISTRY.describe() if what == "predictors" else question_sets()
+
 
 def add_command(add: Callable[..., Any], argv: list[str]) -> None:
     """Add the parser.
@@ -72,7 +82,7 @@ def own_options(argv: list[str]) -> dict[str, Any]:
     return {**more, **found}
 
 
-def run(values: dict[str, Any], as_json: bool) -> int:
+def run(command: str, values: dict[str, Any], as_json: bool, argv: list[str]) -> int:
     """Run it and print the scores; the exit code."""
     from dfolora.evolution.run import evolve
     from dfolora.reasoning.opening import prompt

@@ -71,6 +71,14 @@ class Method(ABC, Generic[P]):
         """Score the current adapter on the dev set, and keep it if it is the best so far."""
         self.problem.selection.look(line)
 
+    def looks(self, evaluations: int) -> int:
+        """How many looks at the dev set so many evaluations bring, about; 0: they are part of the steps."""
+        return evaluations // (self.dev_every or max(1, self.budget // LOOKS))
+
+    def trial(self) -> float | None:
+        """Seconds that an evaluation takes, measured without a trace; None: only a step can tell."""
+        return None
+
     def is_stuck(self, line: Line) -> bool:
         """Whether every further step would be the same, so that the run ends."""
         return False
@@ -93,4 +101,7 @@ class Method(ABC, Generic[P]):
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """The context that the loop runs in."""
-        yield
+        try:
+            yield
+        finally:
+            self.problem.close()

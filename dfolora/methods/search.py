@@ -8,9 +8,11 @@ whose loss is stale; the dev set looks at incumbents, never at a stray sample; t
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 
+import torch
 from torch import Tensor
 
 from dfolora.errors import UserError
@@ -19,6 +21,9 @@ from dfolora.methods.method import Method
 from dfolora.optimizers import Optimizer
 from dfolora.optimizers.ahead import threads, threads_beside
 from dfolora.problems.adapters import AdapterProblem
+from dfolora.seeds import seed_of
+
+TRIAL_SHARE = 100  # evaluations of a run for each candidate that a trial scores
 
 MakeOptimizer = Callable[[int, int], Optimizer]
 """(index of the part, d) -> its optimizer."""
@@ -102,6 +107,27 @@ class Search(Method[AdapterProblem]):
         last = line.evaluations + self.size > self.budget
         return last or line.generation % (self.visit * len(self.optimizers)) == 0
 
+    def looks(self, evaluations: int) -> int:
+        return evaluations // (self.dev_every or self.size * self.visit * len(self.optimizers))
+
+    def trial(self) -> float:
+        """Score candidates of the first and of the last part, the cost of all others being in between."""
+        count = max(2, min(self.size, self.budget // TRIAL_SHARE))
+        generator = torch.Generator().manual_seed(seed_of(self.problem.seed, "trial"))
+        batch, seconds = self.problem.draw(0), 0.0
+        ends = (0, len(self.optimizers) - 1)
+        for part in ends:
+            z = torch.randn(count, self.problem.parts[part].dim, generator=generator)
+            self.problem.losses(
+                z[:1], part, batch
+            )  # what is done once for all candidates, and what the first call costs
+            started = time.perf_counter()
+            self.problem.losses(z, part, batch)
+            seconds += time.perf_counter() - started
+        self.problem.engine.use(self.problem.engine.savings)  # as it was: nothing cached
+        self.problem.engine.reset_counts()
+        return seconds / (count * len(ends))
+
     def look(self, line: Line) -> None:
         if self.shown == "incumbent":
             super().look(line)
@@ -109,14 +135,15 @@ class Search(Method[AdapterProblem]):
         assert self._asked is not None, "a look comes after a step"
         part, z = self._asked
         incumbents = self.problem.adapter.state()
-        self.problem.keep(z[-1], part)  # the release looks at the candidate that happens to be loaded
+        # The release looks at the candidate that happens to be loaded.
+        self.problem.write(self.problem.parts[part].edits(z[-1:]), part)
         super().look(line)
         self.problem.adapter.restore(incumbents)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Run threads that draw a layer's next population while other layers are scored."""
-        with threads(threads_beside(self.problem.device)) as workers:
+        with super().running(), threads(threads_beside(self.problem.device)) as workers:
             self._workers = workers
             yield
             self._workers = None

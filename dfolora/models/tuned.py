@@ -58,6 +58,17 @@ class TunedModel(ABC):
             shutil.rmtree(left, ignore_errors=True)
         partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
         partial.mkdir()
+        try:
+            self._fill(partial, texts, tokenizer)
+        except BaseException:  # a full disk, or Ctrl-C: nothing half written stays
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        if folder.is_symlink():
+            folder.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+
+    def _fill(self, partial: Path, texts: Mapping[str, str], tokenizer: Any) -> None:
         self._write_folder(partial)
         if tokenizer is not None:
             tokenizer.save_pretrained(str(partial))
@@ -69,10 +80,6 @@ class TunedModel(ABC):
         for file in partial.rglob("*"):
             if file.is_file():
                 file.chmod(mode)
-        if folder.is_symlink():
-            folder.unlink()
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
 
     @abstractmethod
     def _write_folder(self, folder: Path) -> None:

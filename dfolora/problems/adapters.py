@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -45,14 +45,26 @@ class Part:
         return found
 
 
+class Evaluator(Protocol):
+    """What scores candidates in place of this process; arguments and result as those of ``AdapterProblem``."""
+
+    def evaluation(self, candidates: Tensor, part: int, batch: Tensor | None, wants: str) -> Evaluation: ...
+
+    def close(self) -> None: ...
+
+
 class AdapterProblem(Problem[Adapter]):
     """A problem whose parts are layers, searched in turn.
 
     Attributes:
         parts: what is searched in turn; with ``mode="joint"`` a single one. ``prepare`` makes them.
+        incumbents: of each part, the candidate (d,) that ``keep`` was last given.
+        evaluator: what scores candidates instead of this process's engine; None: that does.
     """
 
     parts: list[Part]
+    incumbents: list[Tensor]
+    evaluator: Evaluator | None = None
 
     def prepare(
         self,
@@ -99,8 +111,9 @@ class AdapterProblem(Problem[Adapter]):
             self.parts = [Part(None, spaces)]
         else:
             self.parts = [Part(index, [space]) for index, space in enumerate(spaces)]
-        for index in range(len(self.parts)):
-            self.keep(torch.zeros(self.parts[index].dim), index)
+        self.incumbents = [torch.zeros(part.dim) for part in self.parts]
+        for index, z in enumerate(self.incumbents):
+            self.keep(z, index)
         self._verify()
         self.engine.reset_counts()
         return {f"{index}/{name}": tensor for index, each in enumerate(by_layer) for name, tensor in each.items()}
@@ -128,17 +141,24 @@ class AdapterProblem(Problem[Adapter]):
         self, candidates: Tensor, part: int = 0, batch: Tensor | None = None, wants: str = "losses"
     ) -> Evaluation:
         """As ``losses``, with the per-example losses or class scores that an optimizer ``wants`` beside them."""
+        if self.evaluator is not None:
+            return self.evaluator.evaluation(candidates, part, batch, wants)
         return self.evaluate(self.parts[part].edits(candidates), batch, wants)
 
     def keep(self, candidate: Tensor, part: int = 0) -> None:
         """Make a candidate (d,) the incumbent of a part."""
+        self.incumbents[part] = candidate.detach().to("cpu", torch.float32, copy=True)
         self.write(self.parts[part].edits(candidate[None]), part)
 
     def write(self, edits: Factors, part: int = 0) -> None:
-        """Write changes of a part's modules (P = 1) into the model."""
+        """Write changes of a part's modules (P = 1) into the model, whose incumbents stay what they were."""
         for index, layer in enumerate(self.adapter.layers):
             if self.parts[part].layer in (None, index):
                 self.adapter.write(index, {name: edits[name] for name in layer.modules})
+
+    def close(self) -> None:
+        if self.evaluator is not None:
+            self.evaluator.close()
 
     def save(self, folder: str | Path) -> None:
         """Write the incumbents as a PEFT adapter folder."""

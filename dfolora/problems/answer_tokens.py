@@ -69,6 +69,15 @@ class AnswerTokens:
         return [end] if end is not None and full[-1:] == [end] else []
 
 
+def gap(before: str) -> str:
+    """What a causal model reads between a text and the answer behind it: a space, or nothing.
+
+    Args:
+        before: the text, not stripped.
+    """
+    return " " if not before.endswith("\n") and (before.endswith(" ") or takes_a_space(before)) else ""
+
+
 def takes_a_space(before: str) -> bool:
     """Whether a word that goes on behind a text would have a space in front, in running text.
 

@@ -136,13 +136,17 @@ class PromptEncoder:
         """The filled template of each example, not cut."""
         return [self._render(example.fields) for example in examples]
 
-    def shortened(self, example: Example) -> Example:
+    def shortened(self, example: Example, reserve: int = 0) -> Example:
         """The example with its ``shorten`` field cut as far as its prompt needs it to fit.
+
+        Args:
+            example: is not changed.
+            reserve: tokens of an answer that must fit as well.
 
         Raises:
             UserError: it does not fit with nothing left of that field.
         """
-        return replace(example, fields=self._cut(example, self._render, self.task.new_tokens)[1])
+        return replace(example, fields=self._cut(example, self._render, max(reserve, self.task.new_tokens))[1])
 
     def labels(self, examples: Sequence[Example]) -> torch.Tensor:
         """(N,) int64 right classes."""

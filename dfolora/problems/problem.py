@@ -141,6 +141,9 @@ class Problem(Generic[Tuned]):
         losses = check_result(objective(scores, labels), scores)
         return mean_of(losses)[0]
 
+    def close(self) -> None:
+        """Stop whatever was started to evaluate candidates; an evaluation starts it again."""
+
     def objective(self, batch: Tensor | None = None) -> tuple[Objective, Tensor]:
         """The objective of some examples, and their labels (n,) int64."""
         if batch is None:

@@ -7,6 +7,7 @@ DFO-LoRA (``selection: sample``) only a better metric counts, and the base model
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 
 from dfolora.engine import Engine
@@ -35,6 +36,7 @@ class Selection:
         best: the line of the log whose adapter is kept.
         state: that adapter.
         base: the base model's metrics.
+        seconds: what the forwards of the last look have taken; 0: there was none.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Selection:
         self.best = Line()
         self.state: list[Factors] = adapter.state()
         self.base: Metrics = {}
+        self.seconds = 0.0
 
     def begin(self, line: Line) -> None:
         """Start from the base model: score it on the dev set, unless line 0 of the log has the result."""
@@ -74,12 +77,14 @@ class Selection:
 
     def measure(self, line: Line) -> None:
         """Score the current adapter on the dev set and write the result into a line."""
+        started = time.perf_counter()
         scores = self.engine.incumbent_scores()
         loss = finite(self.loss(scores[None], self.labels).mean(-1))[0]
-        if self.answers is None:
+        answers = self.answers.incumbent() if self.answers else None
+        self.seconds = time.perf_counter() - started
+        if answers is None:
             metrics = self.task.measure(self.dev, scores.argmax(-1).tolist())
         else:
-            answers = self.answers.incumbent()
             metrics = self.task.measure(self.dev, answers.texts)
             loss = None if answers.broken else loss
         main = self.task.main(metrics)

@@ -141,6 +141,13 @@ def named_set(task: Any) -> QuestionSet | None:
     return None
 
 
+def question_sets() -> dict[str, str]:
+    """Every set of questions by name, and what it is in one line."""
+    from dfolora.tasks import reasoning
+
+    return reasoning.REGISTRY.describe()
+
+
 def predictor_of(settings: PromptSettings, questions: QuestionSet, chat: Any) -> Predictor:
     """The predictor that some settings name, on a chat model."""
     asker = Asker(

@@ -26,7 +26,7 @@ def how_it_works(settings: TuneSettings) -> str:
 def _choice(settings: TuneSettings, scores: dict[str, Any]) -> str:
     """How the adapter was chosen among those of the run, in a sentence or two."""
     dev, at = scores["examples"]["dev"], scores["selected_at"]
-    if not isinstance(settings, TangentSettings) or not settings.halves:
+    if not isinstance(settings, TangentSettings) or not settings.halves or scores["ended"]:
         return f"Chosen on {dev} dev examples after {at} evaluations."
     if not at:
         return (

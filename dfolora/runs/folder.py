@@ -36,7 +36,10 @@ from dfolora.settings.yaml_file import read_yaml
 
 _PACKAGES = ("dfolora", "torch", "transformers", "peft", "cma", "nevergrad", "numpy")
 # Settings that no logged number depends on.
-_NO_NUMBER = ("output", "extend", "device", "chunk_tokens", "trust_remote_code", "test_split")
+_NO_NUMBER = (
+    "output", "extend", "device", "chunk_tokens", "trust_remote_code", "test_split", "stop_at", "patience", "track",
+    "push_to_hub", "workers", "ray_address", "slice_size",
+)  # fmt: skip
 
 
 class Run:
@@ -87,7 +90,8 @@ class Run:
             folder: of the run.
             budget: evaluations to go on to; None: those that it was started with.
             objects: what was given as an object when the run was started (``optimizer``, ``model``, ...), which no file
-                can hold; and ``trust_remote_code``, ``device``, ``chunk_tokens``, which are no part of a run.
+                can hold; and ``trust_remote_code``, ``device``, ``chunk_tokens``, ``stop_at``, ``patience``, ``track``,
+                ``push_to_hub``, which no number in the log depends on.
 
         Raises:
             UserError: not a run, a damaged one, one that is finished, or one that another process writes.

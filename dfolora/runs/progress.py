@@ -16,6 +16,7 @@ from dfolora.log import Line
 from dfolora.runs.card import how_it_works
 from dfolora.runs.description import name_of
 from dfolora.runs.folder import Run
+from dfolora.runs.forecast import Forecast, clock
 from dfolora.runs.listener import Listener
 
 QUIET_SECONDS = 10.0  # between lines where the output is not a terminal
@@ -77,6 +78,12 @@ class Display(Listener):
         self._stop()
         self._print("interrupted" + (f"; go on with: dfolora tune --resume {self.run.folder}" if self.run else ""))
 
+    def forecast(self, forecast: Forecast) -> None:
+        self._print(f"forecast: {forecast}")
+
+    def ended(self, line: Line) -> None:
+        self._print(f"ended after {line.evaluations} evaluations: {line.ended}")
+
     def progress(self, line: Line, best: Line) -> None:
         assert self.run is not None, "a run starts before it gets on"
         budget = self.run.settings.evaluations
@@ -134,13 +141,8 @@ def progress_line(line: Line, best: Line, budget: int, rate: float) -> str:
     loss = f"{min(losses, default=math.nan):.3f}" if line.losses else "-"  # the base model is no generation
     dev = f"{best.dev['main']:.1f}" if best.dev else "-"
     layer = "" if line.layer is None else f" layer {line.layer}"
-    left = _clock((budget - line.evaluations) / rate) if rate else "?"
+    left = clock((budget - line.evaluations) / rate) if rate else "?"
     return f"sweep {line.sweep}{layer} loss {loss} dev {dev} {line.evaluations}/{budget} {rate:.1f}/s {left} left"
-
-
-def _clock(seconds: float) -> str:
-    minutes, second = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}" if minutes >= 60 else f"{minutes}:{second:02d}"
 
 
 def bench_table(measured: dict[str, Any]) -> None:

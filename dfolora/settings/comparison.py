@@ -22,6 +22,7 @@ class CompareSettings(TuneSettings):
     seed: Any = option(0, "")
     extend: Any = option(None, "")
     reward: Any = option(None, "")
+    push_to_hub: str = option("", "")
     models: Any = option("", "hub ids or folders, separated by commas; nothing: the demo's", group=GRID)
     tasks: Any = option("", "names of tasks, separated by commas", group=GRID)
     methods: Any = option(
@@ -40,7 +41,7 @@ class CompareSettings(TuneSettings):
 
 SHARED = tuple(
     field.name for field in dataclasses.fields(TuneSettings)
-    if field.name not in ("model", "task", "seed", "extend", "reward", "output", "test_split")
+    if field.name not in ("model", "task", "seed", "extend", "reward", "output", "test_split", "push_to_hub")
 )  # fmt: skip
 """Options that hold for every run of a grid unless a model, task or method says otherwise."""
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from dfolora.errors import UserError, unknown
 from dfolora.registry import Registry
+from dfolora.settings.goal import read_goal
 from dfolora.settings.model import DATA, ModelSettings
 from dfolora.settings.options import as_text, option
 
@@ -42,6 +43,21 @@ class TuneSettings(ModelSettings):
         group=DATA,
         least=1,
     )
+    stop_at: str = option(
+        "", "dev score in percent at which the run ends, or loss=X: a dev loss; nothing: by the budget alone", group=RUN
+    )
+    patience: int | None = option(
+        None,
+        "looks at the dev set without a better one after which the run ends; nothing: no limit",
+        group=RUN,
+        least=1,
+    )
+    track: Any = option("", "where to follow the run: tensorboard, wandb, trackio, separated by commas", group=RUN)
+    push_to_hub: str = option(
+        "",
+        "repository on the Hugging Face Hub for the adapter and its card, such as me/reviews; token in HF_TOKEN",
+        group=RUN,
+    )
     test_split: str = option(
         "test", "scored at the end: test, dev (which selection saw) or none", group=RUN, choices=("test", "dev", "none")
     )
@@ -59,6 +75,7 @@ class TuneSettings(ModelSettings):
 
     def check(self) -> None:
         super().check()
+        read_goal(self.stop_at)
         if (self.dev_file or self.test_file) and not self.train_file:
             raise UserError(f"train_file: there is none to go with {self.dev_file or self.test_file!r}")
 
@@ -106,9 +123,26 @@ class SubspaceSettings(TuneSettings):
         group=RUN,
         choices=("incumbent", "sample"),
     )
+    workers: int = option(
+        0,
+        "processes that score candidates, by Ray; 0: this one alone, or all that a cluster has room for",
+        group=RUN,
+        least=0,
+    )
+    ray_address: str = option("", "cluster that `ray start` began, such as 10.0.0.1:6379; nothing: here", group=RUN)
+    slice_size: int | None = option(
+        None, "candidates that a worker takes at once; nothing: a sixteenth of the population", group=RUN, least=1
+    )
+
+    @property
+    def uses_workers(self) -> bool:
+        """Whether other processes score the candidates."""
+        return bool(self.workers or self.ray_address)
 
     def check(self) -> None:
         super().check()
+        if self.uses_workers and not isinstance(self.model, str):
+            raise UserError("workers: they load the model anew, so that it must be a hub id or a folder")
         from dfolora.subspaces import subspace_options
 
         declared = subspace_options(self.subspace)
@@ -189,6 +223,11 @@ class TangentSettings(TuneSettings):
             raise UserError(
                 "objective: the method tangent needs the class scores of every example, and a metric or reward is one "
                 "number; choose another objective, or the method search"
+            )
+        if self.patience is not None:
+            raise UserError(
+                f"patience: {self.patience} has no use in the method tangent, which goes on where its rounds have led; "
+                "leave it out, take less rounds, or choose the method search"
             )
         if self.dev_every is not None:
             raise UserError(
