@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from dfolora.baselines.base import Baseline
     from dfolora.comparison.compare import compare
     from dfolora.errors import UserError
+    from dfolora.evolution.run import evolve
     from dfolora.models.load import load as load_model
     from dfolora.optimizers import Optimizer
+    from dfolora.question import Question, QuestionSet
+    from dfolora.reasoning.opening import prompt
     from dfolora.registration import register
     from dfolora.runs.folder import Run
     from dfolora.runs.listener import Listener
@@ -29,6 +32,8 @@ _PLACES = {
     "baseline": "baseline_run",
     "Baseline": "baselines.base",
     "compare": "comparison.compare",
+    "prompt": "reasoning.opening",
+    "evolve": "evolution.run",
     "register": "registration",
     "load_model": "models.load:load",
     "Run": "runs.folder",
@@ -36,6 +41,8 @@ _PLACES = {
     "Task": "task",
     "Example": "task",
     "Prompt": "task",
+    "Question": "question",
+    "QuestionSet": "question",
     "Optimizer": "optimizers",
     "Subspace": "subspaces",
     "UserError": "errors",
@@ -46,6 +53,8 @@ __all__ = [
     "Listener",
     "Optimizer",
     "Prompt",
+    "Question",
+    "QuestionSet",
     "Run",
     "Subspace",
     "Task",
@@ -53,8 +62,10 @@ __all__ = [
     "baseline",
     "compare",
     "evaluate",
+    "evolve",
     "load_model",
     "problem",
+    "prompt",
     "register",
     "tune",
 ]

@@ -14,6 +14,7 @@ from typing import Any
 
 from dfolora.comparison import command as comparison
 from dfolora.errors import UserError, unknown
+from dfolora.evolution import command as prompting
 from dfolora.flags import Parser, add_settings, as_flags
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import declared_options, method_of, refusal
@@ -21,6 +22,7 @@ from dfolora.settings.methods import METHODS, TuneSettings
 from dfolora.settings.model import BenchSettings, EvaluateSettings
 from dfolora.settings.options import Options, flag
 from dfolora.settings.presets import PRESETS
+from dfolora.settings.prompting import EvolveSettings
 from dfolora.settings.yaml_file import read_yaml
 from dfolora.tools import command as tools
 
@@ -40,6 +42,7 @@ LISTS = {
     "objectives": "list what can be minimised",
     "baselines": "list what a search can be compared with",
     "presets": "list the settings of published methods",
+    **prompting.LISTS,
 }
 
 
@@ -68,10 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _option_names(argv: list[str]) -> set[str]:
     """Names of options: those of every command, those that a preset brings, and what was given as a flag."""
-    kinds = [*METHODS.values(), EvaluateSettings, BenchSettings, BaselineSettings]
+    kinds = [*METHODS.values(), EvaluateSettings, BenchSettings, BaselineSettings, EvolveSettings]
     kinds += [kind for room in ROOMS for kind in room.KINDS.values()]
     names = {"method", "preset", "resume", "config"} | {name for values in PRESETS.values() for name in values}
     names |= {field.name for kind in kinds for field in dataclasses.fields(kind)} | set(_own_options(argv))
+    names |= set(prompting.own_options(argv))
     names -= {"baseline", *tools.WORDS.get("".join(argv[:1]), ())}  # which are given without a flag
     return names | {word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
 
@@ -94,7 +98,7 @@ def _run(argv: list[str]) -> int:
     if rest:
         raise _stranger(rest[0], command, argv)
     as_json = values.pop("json")
-    for room in ROOMS:
+    for room in (*ROOMS, prompting):
         if command in room.KINDS:
             signal.signal(signal.SIGTERM, _terminate)
             return room.run(command, _values(values) if command == "info" else values, as_json, argv)
@@ -143,6 +147,7 @@ def _parser(argv: list[str]) -> Parser:
     bench = add("bench", "measure how fast a population is scored, in units of plain inference")
     bench.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
     add_settings(bench, BenchSettings)
+    prompting.add_command(add, argv)
     for room in ROOMS:
         room.add_commands(add)
     if argv[:1] in (["tune"], ["info"]):
@@ -214,8 +219,9 @@ def _stranger(word: str, command: str, argv: list[str]) -> UserError:
         return unknown("flag", name, map(flag, {*_known(kind, chosen), "config", "resume", "json"}))
     kinds: dict[str, Any] = {"evaluate": EvaluateSettings, "bench": BenchSettings, "baseline": BaselineSettings}
     kinds |= {name: kind for room in ROOMS for name, kind in room.KINDS.items()}
+    kinds["prompt"] = prompting.kind_of(argv)
     known = {flag(field.name) for field in dataclasses.fields(kinds[command])} if command in kinds else {"--json"}
-    known |= set(map(flag, _own_options(argv)))
+    known |= set(map(flag, {**_own_options(argv), **prompting.own_options(argv)}))
     return unknown("flag", name, known)
 
 
@@ -362,6 +368,8 @@ def _lines(what: str) -> dict[str, str]:
         from dfolora import baselines
 
         return baselines.REGISTRY.describe()
+    if what in prompting.LISTS:
+        return prompting.lines(what)
     if what == "objectives":
         from dfolora.problems import objectives
 

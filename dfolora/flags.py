@@ -12,7 +12,7 @@ from dfolora.settings.options import Options, flag, hints
 
 MISSING = argparse.SUPPRESS
 # In the order in which a newcomer wants to know them.
-GROUPS = ("Grid", "Model", "Task and data", "Search", "Run", "Benchmark")
+GROUPS = ("Grid", "Model", "Task and data", "Asking", "Search", "Run", "Benchmark")
 
 
 class Parser(argparse.ArgumentParser):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from types import NoneType
 from typing import Any, get_args
 
-from dfolora import baselines, optimizers, subspaces, tasks
+from dfolora import baselines, optimizers, reasoning, subspaces, tasks, texts
 from dfolora.problems import objectives
 from dfolora.runs import trackers
 from dfolora.settings.baseline import BaselineSettings
@@ -21,7 +21,9 @@ from dfolora.settings.methods import METHODS, TuneSettings
 from dfolora.settings.model import BenchSettings, EvaluateSettings, ModelSettings
 from dfolora.settings.options import Options, flag, hints
 from dfolora.settings.presets import PRESETS
+from dfolora.settings.prompting import EvolveSettings, PromptSettings
 from dfolora.settings.tools import ExportSettings, MergeSettings, PushSettings
+from dfolora.tasks import reasoning as question_sets
 
 HEAD = """# Reference
 
@@ -42,8 +44,11 @@ COMMANDS = {
     "dfolora export RUN": "`--lm-eval FOLDER`: tasks for lm-evaluation-harness; [working_with.md](working_with.md)",
     "dfolora push RUN REPOSITORY": "an adapter and its card to the Hugging Face Hub",
     "dfolora bench": "how fast a population is scored, in units of plain inference",
+    "dfolora prompt": "answer questions, or evolve an instruction: [prompting_texts.md](prompting_texts.md)",
     "dfolora tasks": "list the tasks; `dfolora task NAME` says what one is",
-    "dfolora optimizers": "list the optimizers; likewise `subspaces`, `objectives`, `presets`, `baselines`",
+    "dfolora optimizers": (
+        "list the optimizers; likewise `subspaces`, `objectives`, `presets`, `baselines`, `predictors`, `question-sets`"
+    ),
     "dfolora --version": "the version",
 }
 
@@ -154,6 +159,17 @@ def reference() -> str:
     out += option_table(BaselineSettings, names_of(BaselineSettings) - names_of(ModelSettings) - {"baseline"})
     out += ["In Python, `dfolora.baseline(NAME, model, task)`, also with a class or an instance.", "", *named(plain)]
     out += ["What they take themselves:", "", *brought({name: baselines.options_of(name) for name in plain})]
+    out += ["## `dfolora prompt`", "", "`--config FILE`, `--resume RUN`, and:", ""]
+    out += option_table(PromptSettings, names_of(PromptSettings) - {"predictor_options"})
+    ways = builtin(reasoning.REGISTRY)
+    out += ["Ways to answer, `--method NAME`:", "", *named(ways), "What they take themselves:", ""]
+    out += brought({name: reasoning.options_of(name) for name in ways})
+    out += ["Sets of questions, `--task NAME`; in Python also a `QuestionSet`:", ""]
+    out += named(builtin(question_sets.REGISTRY))
+    out += ["## `dfolora prompt --evolve NAME`", "", (EvolveSettings.__doc__ or "").strip().replace("\n    ", "\n"), ""]
+    evolved = names_of(EvolveSettings) - names_of(PromptSettings) - {"evolve_options"} | {"method"}
+    out += [*option_table(EvolveSettings, evolved), *named(builtin(texts.REGISTRY)), "What they take themselves:", ""]
+    out += brought({name: texts.text_options(name) for name in builtin(texts.REGISTRY)})
     out += ["## `dfolora compare`", "", "`--config FILE`, the options of every `dfolora tune` above, and:", ""]
     grid = [f.name for f in dataclasses.fields(CompareSettings) if f.metadata.get("group")]
     out += option_table(

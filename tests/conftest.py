@@ -13,12 +13,14 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _nothing_stays_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
-    from dfolora import baselines, optimizers, subspaces, tasks
+    from dfolora import baselines, optimizers, reasoning, subspaces, tasks, texts
     from dfolora.problems import objectives, reward_source
     from dfolora.runs import trackers
     from dfolora.settings import methods
+    from dfolora.tasks import reasoning as question_sets
 
     modules = (optimizers, subspaces, tasks, objectives, reward_source, methods, baselines, trackers)
+    modules += (reasoning, question_sets, texts)
     for registry in (module.REGISTRY for module in modules):
         monkeypatch.setattr(registry, "_added", dict(registry._added))
 

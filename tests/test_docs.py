@@ -23,6 +23,10 @@ from dfolora.bench import command as bench
 from dfolora.comparison import compare as comparison
 from dfolora.comparison import plot, report
 from dfolora.comparison.grid import make_grid
+from dfolora.evolution import run as evolution
+from dfolora.evolution.run import evolve_settings
+from dfolora.reasoning import opening as answering
+from dfolora.reasoning.opening import prompt_settings
 from dfolora.runs import hub
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import settings, tune_settings
@@ -111,6 +115,12 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
         settings(BenchSettings, **options)
         raise Parsed
 
+    def answered(resume: Any = None, listener: Any = None, **options: Any) -> None:
+        if not resume:
+            options = {"model": "" if "base_url" in options else "m", "task": "coin-flip", "data": "d", **options}
+            (evolve_settings if "evolve" in options else prompt_settings)(options)
+        raise Parsed
+
     hill = runpy.run_path(str(ROOT / "examples" / "own_optimizer.py"))["Hill"]
     dfolora.register("optimizer", "hill", hill)  # docs/adding.md has it as an entry point
     dfolora.register("baseline", "last-word", LastWord)
@@ -125,6 +135,8 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(comparison, "compare", compared)
     monkeypatch.setattr(plot, "plot", drawn)
     monkeypatch.setattr(report, "report", drawn)
+    monkeypatch.setattr(answering, "prompt", answered)
+    monkeypatch.setattr(evolution, "evolve", answered)
     name, *words = words_of(command)
     if name.startswith("./scripts/"):
         assert (ROOT / name).stat().st_mode & 0o100, f"{name} cannot be run"
@@ -135,7 +147,7 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
                 (tmp_path / "run.yaml").write_text("seed: 1\n", encoding="utf-8")
                 words[index + 1 : index + 2] = [str(tmp_path / "run.yaml")]
         try:
-            names = {"task": "squad", "baseline": "majority"}
+            names = {"task": "squad", "baseline": "majority", "prompt": "random"}
             code = cli.main([names[words[0]] if word == "NAME" else word for word in words])
         except Parsed:
             return

@@ -18,7 +18,14 @@ ALLOWED: dict[str, set[str]] = {
     "dfolora/template.py": {"dfolora.errors"},
     "dfolora/task.py": {"dfolora.tasks.files"},  # where a task is made of files, not before
     "dfolora/optimizers": OPTIMIZERS,
-    "tasks": {"dfolora.task", "dfolora.template", "dfolora.errors", "dfolora.registry", "dfolora.tasks"},
+    "tasks": {
+        "dfolora.task",
+        "dfolora.question",
+        "dfolora.template",
+        "dfolora.errors",
+        "dfolora.registry",
+        "dfolora.tasks",
+    },
 }
 
 

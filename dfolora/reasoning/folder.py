@@ -1,0 +1,147 @@
+"""The folder of a `dfolora prompt`: settings, a line for each question, the paid replies, the scores."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from dfolora.errors import UserError
+from dfolora.runs.files import write_text
+from dfolora.runs.folder import new_folder
+from dfolora.runs.lock import locked
+from dfolora.settings.yaml_file import read_yaml
+
+# What no answer depends on, so that a run may go on with other values.
+FREE = (
+    "output", "max_calls", "batch", "device", "trust_remote_code", "base_url", "key_variable", "concurrency", "timeout",
+)  # fmt: skip
+
+
+class PromptFolder:
+    """A folder that is new, or of the same run, which goes on.
+
+    Attributes:
+        path: the folder.
+        lines: of the trace, index -1 is of the shared calls.
+        new: it was made just now.
+    """
+
+    def __init__(self, path: Path, lock: FileLock, lines: list[dict[str, Any]], new: bool) -> None:
+        self.path, self.lines, self.new = path, lines, new
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path, values: Mapping[str, Any]) -> PromptFolder:
+        """Make the folder, or go on with the run that it holds.
+
+        Args:
+            path: of the folder.
+            values: the settings.
+
+        Raises:
+            UserError: it holds something else, or another process writes it.
+        """
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            with new_folder(path) as (partial, lock):
+                write_text(partial / "config.yaml", yaml.safe_dump(dict(values), sort_keys=False))
+            return cls(path, lock, [], True)
+        if not (path / "config.yaml").is_file():
+            raise UserError(f"output: {str(path)!r} is not empty; choose another folder")
+        known = read_yaml(str(path / "config.yaml"), "output")
+        for name in dict.fromkeys([*known, *values]):
+            if name not in FREE and known.get(name) != values.get(name):
+                raise UserError(
+                    f"output: {str(path)!r} is of a run with {name} {known.get(name)!r}, not {values.get(name)!r}; "
+                    "choose another folder"
+                )
+        lock = locked(path)
+        try:
+            return cls(path, lock, _lines(path / "trace.jsonl"), False)
+        except UserError:
+            lock.release()
+            raise
+
+    @property
+    def cache(self) -> Path:
+        """Where the replies that were paid for lie."""
+        return self.path / "replies.sqlite"
+
+    @property
+    def paid(self) -> int:
+        """Replies that the cache holds."""
+        if not self.cache.is_file():
+            return 0
+        with contextlib.closing(sqlite3.connect(self.cache)) as table:
+            try:
+                return int(table.execute("select count(*) from replies").fetchone()[0])
+            except sqlite3.Error:
+                return 0  # nothing was written yet; what else is wrong with it, the cache says when it is opened
+
+    def add(self, *lines: Mapping[str, Any]) -> None:
+        """Append lines to the trace and wait until they are on disk."""
+        try:
+            with open(self.path / "trace.jsonl", "a", encoding="utf-8") as file:
+                file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(f"output: cannot write the trace of {str(self.path)!r} ({error.strerror})") from error
+        self.lines += map(dict, lines)
+
+    def finish(self, scores: Mapping[str, Any]) -> None:
+        """Write the scores."""
+        write_text(self.path / "scores.json", json.dumps(scores, indent=2) + "\n")
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """What ``finish`` has written; {} before that."""
+        path = self.path / "scores.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def close(self) -> None:
+        """Let others write the folder."""
+        self._lock.release()
+
+    def remove(self) -> None:
+        """Take a folder away in which nothing was paid for."""
+        self.close()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """The settings of a run's folder.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"resume: {str(path)!r} is not a run folder: it has no config.yaml")
+    values = read_yaml(str(path / "config.yaml"), "resume")
+    if "task" not in values or "method" not in values or "predictor" not in values:
+        raise UserError(f"resume: {str(path)!r} is no run of `dfolora prompt`")
+    return values
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a trace; half a line at its end, of a process that was killed, is cut off."""
+    if not path.is_file():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    try:
+        lines = [json.loads(line) for line in whole.decode().splitlines()]
+        assert all("index" in line and "calls" in line for line in lines)
+    except (ValueError, AssertionError, TypeError) as error:
+        raise UserError(f"resume: {str(path)!r} is damaged") from error
+    if len(whole) < len(data):
+        write_text(path, whole.decode())
+    return lines
