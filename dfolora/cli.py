@@ -31,10 +31,8 @@ SYNTHETIC = (
     "The demo's language is synthetic: its sentences come from a grammar in this package, its model was trained on it."
 )
 # What may stand beside --resume.
-FREE = (
-    "budget", "reward", "trust_remote_code", "device", "stop_at", "patience", "track", "push_to_hub",
-    "workers", "ray_address", "slice_size",
-)  # fmt: skip
+FREE = ("budget", "reward", "trust_remote_code", "device", "stop_at", "patience", "track", "push_to_hub", "workers",
+        "ray_address", "slice_size")  # fmt: skip
 ROOMS = (comparison, tools)  # that bring commands of their own
 LISTS = {
     "tasks": "list the tasks",
