@@ -49,8 +49,8 @@ class Torture:
     def whole(self, case: str) -> Whole:
         """The undisturbed run of a case; it is run where it has not been yet."""
         if case not in self.wholes:
-            place = self.work / "whole" / str(len(self.wholes))
-            place.mkdir(parents=True)
+            place = self.work / "whole" / case.replace(", ", "-").replace(":", "-")
+            clear(place)
             folder = place / "run"
             ended = Process([*CASES[case], "--output", str(folder)], Changes(folder)).wait()
             if ended.code != 0:
