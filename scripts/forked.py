@@ -112,6 +112,7 @@ def _child(arguments: list[str], errors: int, prepare: Callable[[], None] | None
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(errors, 2)
         faulthandler.enable()
+        torch.set_num_threads(1)  # makes its pool anew, which does not bear that several threads do so at once
         if prepare is not None:
             prepare()
         code = cli.main(arguments)

@@ -82,6 +82,14 @@ def own_options(argv: list[str]) -> dict[str, Any]:
     return {**more, **found}
 
 
+def option_names(argv: list[str]) -> set[str]:
+    """Names of ``own_options``, for an error that is being told; none where a file that says them cannot be read."""
+    try:
+        return set(own_options(argv))
+    except UserError:
+        return set()
+
+
 def run(command: str, values: dict[str, Any], as_json: bool, argv: list[str]) -> int:
     """Run it and print the scores; the exit code."""
     from dfolora.evolution.run import evolve
