@@ -19,7 +19,17 @@ import torch
 
 from dfolora import cli
 
-GETTING_ON = ("forecast: ", "loading ", "measuring ", "scoring ", "resuming ", "tuning ", "sweep ", "note: ", "warning: ")
+GETTING_ON = (
+    "forecast: ",
+    "loading ",
+    "measuring ",
+    "scoring ",
+    "resuming ",
+    "tuning ",
+    "sweep ",
+    "note: ",
+    "warning: ",
+)
 LIMIT = 300.0  # seconds after which a process counts as hanging
 
 

@@ -153,7 +153,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         try:
             lines.append(_checked(json.loads(text)))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise UserError(f"resume: {str(path)!r}, line {number} is not as it was written ({error!s:.100})") from error
+            where = f"{str(path)!r}, line {number}"
+            raise UserError(f"resume: {where} is not as it was written ({error!s:.100})") from error
     if len({line["index"] for line in lines}) < len(lines):
         raise UserError(f"resume: {str(path)!r} has two lines for one question")
     if len(whole) < len(data):

@@ -1,13 +1,14 @@
-"""Malformed inputs by the thousand: each is read, or refused in one line with exit code 2, soon, leaving nothing behind.
+"""Malformed inputs by the thousand: each is read, or refused in one line with exit code 2, and leaves nothing.
 
     python -m scripts.fuzz                             # 300 inputs
     python -m scripts.fuzz --count 10000 --seed 1 --table table.md
     python -m scripts.fuzz --only adapters --start 4711 --count 1 --show
 
 Good files and options are spoiled at random: bytes, lines, JSON values, numbers in tensors, words on the command line.
-The command runs in a fork of this process with a model that is read once. What is found good stops where the model would
-be asked, but for one input in forty, which runs to its end. Wrong is: a traceback, more than one line, another exit
-code, more than 10 seconds of processor time or 6 GiB of memory, a refused folder that has changed, a folder half made.
+The command runs in a fork of this process with a model that is read once. What is found good stops where the model
+would be asked, but for one input in forty, which runs to its end. Wrong is: a traceback, more than one line, another
+exit code, more than 10 seconds of processor time or 6 GiB of memory, a refused folder that has changed, a folder half
+made.
 """
 
 from __future__ import annotations
@@ -131,6 +132,8 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
     for kind, index, found, said in many(good, plan, asked.seed, place / "work"):
         counts[kind][found] += 1
+        if (done := sum(map(Counter.total, counts.values()))) % 200 == 0:
+            print(f"{done} of {asked.count}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
         if asked.show or found not in ("accepted", "refused"):
             print(f"{kind} {index}: {found}", *said, sep="\n    ", file=sys.stderr, flush=True)
     print(table(counts), end="")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-
 from dfolora import api, cli, scoring
 from dfolora.chat.scripted import ScriptedChat
 from dfolora.models import adapter, prompted

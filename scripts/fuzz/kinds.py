@@ -71,7 +71,16 @@ def tables(good: Good, work: Path, draw: random.Random) -> list[str]:
     role = draw.choice(("train", "dev", "test"))
     files = {name: file if name == role else whole for name in ("train", "dev", "test")}
     named = [word for name, path in files.items() for word in (f"--{name}-file", str(path))]
-    return ["tune", *MODEL, *named, "--template", "{text} It was {mask}.", "--label-words", "0=terrible,1=great", *_SMALL]
+    return [
+        "tune",
+        *MODEL,
+        *named,
+        "--template",
+        "{text} It was {mask}.",
+        "--label-words",
+        "0=terrible,1=great",
+        *_SMALL,
+    ]
 
 
 def published(good: Good, work: Path, draw: random.Random) -> list[str]:
@@ -175,7 +184,12 @@ def rewards(good: Good, work: Path, draw: random.Random) -> list[str]:
         file.write_bytes(spoil.data(text.encode(), draw))
         reward = f"{file}:score"
     else:
-        sums = ("numeric - 0.01*length", "json('name', 'age') + f1", "2*exact - regex('^(yes|no)$')", "-length('words')")
+        sums = (
+            "numeric - 0.01*length",
+            "json('name', 'age') + f1",
+            "2*exact - regex('^(yes|no)$')",
+            "-length('words')",
+        )
         reward = spoil.words(draw.choice(sums), draw)
     return ["tune", *MODEL, "--task", "demo/sentiment", f"--reward={reward}"]
 

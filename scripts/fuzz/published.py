@@ -18,7 +18,10 @@ def _files(folder: str) -> list[str]:
 # Task -> files, and records of which each file is made; a file that ends in .json is the first record.
 RECORDS: dict[str, tuple[list[str], list[dict[str, Any]]]] = {
     "superglue/rte": (_files("RTE"), _PAIRS),
-    "superglue/cb": (_files("CB"), [{**_PAIRS[0], "label": name} for name in ("entailment", "contradiction", "neutral")]),
+    "superglue/cb": (
+        _files("CB"),
+        [{**_PAIRS[0], "label": name} for name in ("entailment", "contradiction", "neutral")],
+    ),
     "superglue/boolq": (
         _files("BoolQ"),
         [{"passage": "Rain fell.", "question": f"did rain fall {n}", "label": bool(n)} for n in range(2)],

@@ -123,7 +123,9 @@ def tensors(content: bytes, draw: random.Random) -> bytes:
     if kind == 2:  # numbers that are none, or huge
         odd = draw.choice((b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f", b"\xff\xff\x7f\x7f", b"\x00\x00\x00\x00"))
         at = draw.randrange(max(1, len(body) // 4)) * 4
-        return content[: 8 + size] + (odd * (len(body) // 4) if draw.random() < 0.5 else body[:at] + odd + body[at + 4 :])
+        return content[: 8 + size] + (
+            odd * (len(body) // 4) if draw.random() < 0.5 else body[:at] + odd + body[at + 4 :]
+        )
     named = json.loads(header)
     names = [name for name in named if name != "__metadata__"]
     one = named[draw.choice(names)]
@@ -142,5 +144,7 @@ def tensors(content: bytes, draw: random.Random) -> bytes:
 
 def _places(thing: Any) -> list[tuple[Any, Any]]:
     """Every (holder, key) within a value."""
-    pairs = list(thing.items()) if isinstance(thing, dict) else list(enumerate(thing)) if isinstance(thing, list) else []
+    pairs = (
+        list(thing.items()) if isinstance(thing, dict) else list(enumerate(thing)) if isinstance(thing, list) else []
+    )
     return [(thing, key) for key, _ in pairs] + [place for _, part in pairs for place in _places(part)]

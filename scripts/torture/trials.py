@@ -37,7 +37,10 @@ class Changes:
             path, mode, flags = arguments
             writes = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) if isinstance(flags, int) else "w" in mode
         else:
-            path, writes = arguments[0] if arguments else "", event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
+            path, writes = (
+                arguments[0] if arguments else "",
+                event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir"),
+            )
         if not writes or not str(path).startswith(self.place):
             return
         self.count += 1
@@ -48,7 +51,7 @@ class Changes:
 
 
 def obey_modes() -> None:
-    """In a fork: let modes of files hold for root, too, by giving up the capabilities 1 to 3, DAC_OVERRIDE to FOWNER."""
+    """In a fork: let modes of files hold for root, too, without the capabilities 1 to 3 (DAC_OVERRIDE to FOWNER)."""
     libc = ctypes.CDLL(None, use_errno=True)
     version, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
     if libc.capget(version, sets) == 0:
@@ -160,7 +163,7 @@ def two_writers(whole: Whole, work: Path, draw: random.Random, say: Callable[[st
 
 
 def edits(whole: Whole, work: Path, draw: random.Random, say: Callable[[str], None]) -> None:
-    """A log that was torn, edited or reordered: refused in one line and nothing changes, or it ends as it would have."""
+    """A log that was torn, edited or reordered: refused in one line and nothing changes, or it ends as it should."""
     folder = work / "run"
     stopped(whole.folder, folder)
     log = folder / "log.jsonl"
