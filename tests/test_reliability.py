@@ -18,6 +18,7 @@ from dfolora.chat.scripted import ScriptedChat
 from dfolora.engine import Engine
 from dfolora.errors import UserError
 from dfolora.runs.files import read_tensors
+from dfolora.tasks.demo import MODEL_DIR
 
 ROOT = Path(__file__).parents[1]
 NO_ROOM = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"
@@ -135,6 +136,21 @@ def test_a_spoiled_run_of_answers_is_told_in_one_line(answered: dict[str, Any], 
     (Path(answered["output"]) / "config.yaml").write_text("a: b: c\n")
     assert cli.main(["prompt", "--resume", answered["output"]]) == 2
     assert capsys.readouterr().err.startswith("dfolora: --resume: ")
+
+
+@pytest.mark.parametrize("scores", ["{}x", '{"accuracy": 5}', "[]", '{"interval": 7}'])
+def test_spoiled_scores_of_answers_are_told_in_one_line(answered: dict[str, Any], scores: str, capsys: Any) -> None:
+    from dfolora import cli, prompt
+
+    prompt(**answered)
+    folder = Path(answered["output"])
+    (folder / "scores.json").write_text(scores)
+    config = (folder / "config.yaml").read_text(encoding="utf-8").replace("model: scripted", f"model: {MODEL_DIR}")
+    (folder / "config.yaml").write_text(config, encoding="utf-8")
+    assert cli.main(["prompt", "--resume", answered["output"]]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dfolora: --resume: ")
+    assert "scores.json" in line
 
 
 def test_replies_that_are_damaged(answered: dict[str, Any], tmp_path: Path) -> None:

@@ -72,18 +72,18 @@ def many(good: Good, plan: list[tuple[str, int]], seed: int, work: Path) -> Iter
             _child(good, plan[at : at + 500], seed, work, writer)
         os.close(writer)
         last = min(at + 500, len(plan))
-        with os.fdopen(reader, encoding="utf-8") as lines:
-            while at < last:
-                line = lines.readline() if select.select([lines], [], [], STUCK)[0] else None
-                if not line:
-                    os.kill(number, signal.SIGKILL)
-                    yield (*plan[at], "hang" if line is None else "died", [])
+        try:
+            with os.fdopen(reader, "rb", buffering=0) as lines:
+                while at < last:
+                    line = lines.readline() if select.select([lines], [], [], STUCK)[0] else None
+                    found, said = json.loads(line) if line else ("hang" if line is None else "died", [])
+                    yield (*plan[at], found, said)
                     at += 1
-                    break
-                found, said = json.loads(line)
-                yield (*plan[at], found, said)
-                at += 1
-        os.waitpid(number, 0)
+                    if not line:
+                        break
+        finally:
+            os.kill(number, signal.SIGKILL)
+            os.waitpid(number, 0)
 
 
 def _child(good: Good, plan: list[tuple[str, int]], seed: int, work: Path, writer: int) -> None:
@@ -119,6 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=300, help="inputs, shared out among the kinds")
     parser.add_argument("--start", type=int, default=0, help="number of the first input of each kind")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=60.0, help="no new input after so many")
     parser.add_argument("--only", choices=sorted(KINDS), help="one kind of input")
     parser.add_argument("--show", action="store_true", help="print every input and what came of it")
     parser.add_argument("--table", type=Path, help="file for the counts")
@@ -134,10 +135,13 @@ def main(arguments: list[str] | None = None) -> int:
         counts[kind][found] += 1
         if (done := sum(map(Counter.total, counts.values()))) % 200 == 0:
             print(f"{done} of {asked.count}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        if time.monotonic() - started > 60 * asked.minutes:
+            print("stopped: the time is over", file=sys.stderr)
+            break
         if asked.show or found not in ("accepted", "refused"):
             print(f"{kind} {index}: {found}", *said, sep="\n    ", file=sys.stderr, flush=True)
     print(table(counts), end="")
-    print(f"{asked.count} inputs in {time.monotonic() - started:.0f} s, seed {asked.seed}")
+    print(f"{sum(map(Counter.total, counts.values()))} inputs in {time.monotonic() - started:.0f} s, seed {asked.seed}")
     if asked.table:
         asked.table.write_text(table(counts), encoding="utf-8")
     shutil.rmtree(place, ignore_errors=True)

@@ -103,6 +103,8 @@ def main(arguments: list[str] | None = None) -> int:
     torture, started = Torture(work, asked.seed), time.monotonic()
     plan = [("SIGKILL", turn) for turn in range(asked.kills)]
     plan += [(name, turn) for turn in range(asked.others) for name in TRIALS if name != "SIGKILL"]
+    most = {name: max(1, asked.kills if name == "SIGKILL" else asked.others) for name in TRIALS}
+    plan.sort(key=lambda trial: trial[1] / most[trial[0]])  # all kinds side by side, should the time be over
     for number, (name, turn) in enumerate(plan):
         if time.monotonic() - started > 60 * asked.minutes:
             print(f"stopped after {number} of {len(plan)} trials: the time is over", file=sys.stderr)
