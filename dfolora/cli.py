@@ -73,10 +73,10 @@ def _option_names(argv: list[str]) -> set[str]:
     kinds = [*METHODS.values(), EvaluateSettings, BenchSettings, BaselineSettings, EvolveSettings]
     kinds += [kind for room in ROOMS for kind in room.KINDS.values()]
     names = {"method", "preset", "resume", "config"} | {name for values in PRESETS.values() for name in values}
-    names |= {field.name for kind in kinds for field in dataclasses.fields(kind)} | set(_own_options(argv))
-    names |= set(prompting.own_options(argv))
-    names -= {"baseline", *tools.WORDS.get("".join(argv[:1]), ())}  # which are given without a flag
-    return names | {word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
+    names |= {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    names |= {*_own_options(argv), *prompting.option_names(argv)}
+    without_flag = {"baseline", *tools.WORDS.get("".join(argv[:1]), ())}
+    return names - without_flag | {word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
 
 
 def _run(argv: list[str]) -> int:

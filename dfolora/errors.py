@@ -15,7 +15,7 @@ def unknown(what: str, value: str, known: Iterable[str]) -> UserError:
 
     Args:
         what: what kind of name it is, such as ``"optimizer"``.
-        value: what the user gave.
+        value: what the user gave; of a long one the beginning is shown.
         known: every name that would work.
     """
     names = sorted(set(known))
@@ -26,7 +26,7 @@ def unknown(what: str, value: str, known: Iterable[str]) -> UserError:
         hint = "choose one of " + ", ".join(names)
     else:
         hint = f"there are {len(names)} to choose from, such as " + ", ".join(names[:5])
-    return UserError(f"{what}: unknown {value!r}; {hint}")
+    return UserError(f"{what}: unknown {value[:100]!r}; {hint}")
 
 
 def near_misses(value: str, known: Iterable[str]) -> list[str]:

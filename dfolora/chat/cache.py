@@ -98,12 +98,15 @@ class CachedChat(Chat):
         return hashlib.sha256(json.dumps([self.name, dataclasses.asdict(request)]).encode()).hexdigest()
 
     def _read(self, key: str) -> Reply | None:
-        rows = self._table.execute("select reply from replies where key = ? order by place", (key,)).fetchall()
-        parts = [json.loads(row[0]) for row in rows]
-        replies = [
-            Reply(**{**part, "texts": tuple(part["texts"]), "finish": tuple(part["finish"])}, cached=True)
-            for part in parts
-        ]
+        try:
+            rows = self._table.execute("select reply from replies where key = ? order by place", (key,)).fetchall()
+            parts = [json.loads(row[0]) for row in rows]
+            replies = [
+                Reply(**{**part, "texts": tuple(part["texts"]), "finish": tuple(part["finish"])}, cached=True)
+                for part in parts
+            ]
+        except (sqlite3.Error, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(f"cache: {str(self.path)!r} is damaged ({error!s:.100}); name another file") from error
         return joined(replies) if replies else None
 
     def _write(self, key: str, place: int, request: Request, reply: Reply) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfolora.engine import memory
 from dfolora.engine.abilities import refused
 from dfolora.engine.base import BatchRunner
 from dfolora.engine.blocks import Prefix
@@ -28,6 +29,7 @@ from dfolora.engine.patch import Forward, patched
 from dfolora.engine.rows import Rows
 from dfolora.engine.savings import Savings
 from dfolora.engine.verify import saving_to_leave_out
+from dfolora.errors import UserError
 from dfolora.models.tuned import TunedModel
 
 Layout = Padded | PaddingFree
@@ -192,6 +194,23 @@ class Engine(BatchRunner):
         return [torch.tensor(cut, device=self.device) for cut in cuts]
 
     def _all_buckets(self, edits: Mapping[str, Edit], population: int, examples: Tensor | None) -> Tensor:
+        """As ``_readings``; where memory is not enough, chunks are halved for good, down to one row at a time."""
+        while True:
+            try:
+                return self._readings(edits, population, examples)
+            except (RuntimeError, MemoryError) as error:
+                if not memory.is_used_up(error):
+                    raise
+                if self.chunk_tokens < int(self.single_rows.lengths.max()):
+                    raise UserError(
+                        f"chunk_tokens: memory is not enough for one row of {int(self.single_rows.lengths.max())} "
+                        "tokens; take a smaller max_length, dtype bfloat16, or another device"
+                    ) from error
+            self.chunk_tokens //= 2
+            memory.give_back(self.device)
+            self.use(self.savings)
+
+    def _readings(self, edits: Mapping[str, Edit], population: int, examples: Tensor | None) -> Tensor:
         if any(getattr(self.savings, name) for name in refused(self.adapter, self.single_rows)):
             self.use(self.savings)  # another engine has found that they do not work here
         rows, chosen = self.rows, torch.ones(self.rows.count, dtype=torch.bool, device=self.device)

@@ -60,3 +60,14 @@ def free_bytes(device: torch.device) -> int:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
     return int(psutil.virtual_memory().available)
+
+
+def is_used_up(error: Exception) -> bool:
+    """Whether an error says that a tensor found no room, on a GPU or in main memory."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
+def give_back(device: torch.device) -> None:
+    """Let go of what a GPU holds for later tensors; nothing elsewhere."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -82,6 +82,14 @@ def own_options(argv: list[str]) -> dict[str, Any]:
     return {**more, **found}
 
 
+def option_names(argv: list[str]) -> set[str]:
+    """Names of ``own_options``, for an error that is being told; none where a file that says them cannot be read."""
+    try:
+        return set(own_options(argv))
+    except UserError:
+        return set()
+
+
 def run(command: str, values: dict[str, Any], as_json: bool, argv: list[str]) -> int:
     """Run it and print the scores; the exit code."""
     from dfolora.evolution.run import evolve
@@ -99,7 +107,10 @@ def run(command: str, values: dict[str, Any], as_json: bool, argv: list[str]) ->
         except KeyboardInterrupt:
             print("stopped; the same command goes on, with --output or --resume and its run folder", file=sys.stderr)
             raise
-    print(json.dumps(scores) if as_json else found_text(scores) if evolves else table(scores))
+    try:
+        print(json.dumps(scores) if as_json else found_text(scores) if evolves else table(scores))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # of a finished run, read from its folder
+        raise UserError(f"resume: the run's scores.json is damaged ({error!s:.100}); remove it, and go on") from error
     return 0
 
 

@@ -25,7 +25,10 @@ class GatedSpace:
 
     Attributes:
         dim: d of the subspace, and r (k + 1).
+        shared: one z never serves several layers, since each has a gate of its own.
     """
+
+    shared = False
 
     def __init__(self, inner: Subspace, adapter: GatedAdapter) -> None:
         self._inner, self._adapter = inner, adapter

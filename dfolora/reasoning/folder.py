@@ -103,9 +103,19 @@ class PromptFolder:
 
     @property
     def scores(self) -> dict[str, Any]:
-        """What ``finish`` has written; {} before that."""
+        """What ``finish`` has written; {} before that.
+
+        Raises:
+            UserError: the file is damaged.
+        """
         path = self.path / "scores.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            return {**found}
+        except (ValueError, TypeError, OSError, RecursionError) as error:
+            raise UserError(
+                f"resume: {str(path)!r} is damaged ({error!s:.100}); without it, it is made again from the trace"
+            ) from error
 
     def close(self) -> None:
         """Let others write the folder."""
@@ -137,11 +147,32 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         return []
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
-    try:
-        lines = [json.loads(line) for line in whole.decode().splitlines()]
-        assert all("index" in line and "calls" in line for line in lines)
-    except (ValueError, AssertionError, TypeError) as error:
-        raise UserError(f"resume: {str(path)!r} is damaged") from error
+    lines: list[dict[str, Any]] = []
+    # Only a line feed ends a line: replies hold Unicode's line separators.
+    for number, text in enumerate(whole.split(b"\n")[:-1], 1):
+        try:
+            lines.append(_checked(json.loads(text)))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            where = f"{str(path)!r}, line {number}"
+            raise UserError(f"resume: {where} is not as it was written ({error!s:.100})") from error
+    if len({line["index"] for line in lines}) < len(lines):
+        raise UserError(f"resume: {str(path)!r} has two lines for one question")
     if len(whole) < len(data):
         write_text(path, whole.decode())
     return lines
+
+
+def _checked(line: Any) -> dict[str, Any]:
+    """A line of the trace, if the entries that scores are made of are what they should be."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "index": (int,), "calls": (int,), "cut": (bool,), "prompt_tokens": (int, type(None)),
+        "completion_tokens": (int, type(None)),
+    }  # fmt: skip
+    if line["index"] != -1:  # the calls that all questions share
+        kinds |= {"correct": (bool,), "how": (str,), "answer": (str, float, type(None))}
+    for name, allowed in kinds.items():
+        if type(line[name]) not in allowed:
+            raise ValueError(f"{name} is {line[name]!r:.40}")
+    if line["index"] < -1 or line["calls"] < 0:
+        raise ValueError("a number below 0")
+    return {**line}

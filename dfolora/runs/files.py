@@ -48,12 +48,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors of a safetensors file by name, and its metadata.
 
+    They lie in memory as those do that torch makes: where a tensor begins decides the last bit of a product.
+
     Raises:
         UserError: it is damaged or cannot be read.
     """
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise UserError(f"resume: {str(path)!r} is damaged ({error})") from error

@@ -23,7 +23,10 @@ class PrefixSpace:
 
     Attributes:
         dim: d, for keys and values together.
+        shared: every layer has numbers of its own.
     """
+
+    shared = False
 
     def __init__(
         self, deep: DeepPrompted, layer: int, start: Mapping[str, Tensor], subspace: str, dim: int, seed: int,
