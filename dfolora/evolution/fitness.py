@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from dfolora.chat import Chat
 from dfolora.engine import Engine
 from dfolora.errors import UserError
+from dfolora.models import adapter as adapters
 from dfolora.models.bare import Bare
+from dfolora.models.load import LanguageModel
+from dfolora.models.tuned import TunedModel
 from dfolora.opening import check_examples, open_prompt, open_task
 from dfolora.problems.encode import PromptEncoder
 from dfolora.question import QuestionSet
@@ -24,8 +28,10 @@ from dfolora.reasoning.trace import Trace
 from dfolora.settings.model import ModelSettings
 from dfolora.settings.prompting import EvolveSettings
 from dfolora.task import Example
+from dfolora.tasks.files import with_prompt
 
 Metrics = dict[str, Any]
+INSTRUCTION = "instruction in front"  # the field of an example in which a candidate stands
 
 
 class Fitness(ABC):
@@ -38,8 +44,8 @@ class Fitness(ABC):
     seeds: tuple[str, ...]
 
     @abstractmethod
-    def loss(self, text: str) -> float:
-        """The loss of an instruction on the examples that score; lower is better."""
+    def losses(self, texts: Sequence[str]) -> Iterable[float]:
+        """The loss of each instruction on the examples that score; lower is better. One after the other or together."""
 
     @abstractmethod
     def look(self, text: str) -> float:
@@ -72,8 +78,9 @@ class QuestionFitness(Fitness):
         self.train, self.dev, test = pairs[:shots], pairs[shots : 2 * shots], pairs[2 * shots :]
         self.test = test[: settings.limit]
 
-    def loss(self, text: str) -> float:
-        return 1 - self._scores(text, self.train)["accuracy"] / 100
+    def losses(self, texts: Sequence[str]) -> Iterator[float]:
+        for text in texts:
+            yield 1 - self._scores(text, self.train)["accuracy"] / 100
 
     def look(self, text: str) -> float:
         return 1 - self._scores(text, self.dev)["accuracy"] / 100
@@ -96,62 +103,104 @@ class QuestionFitness(Fitness):
 
 
 class ChoiceFitness(Fitness):
-    """The mean cross-entropy of a task's choices, with the instruction before the task's own prompt."""
+    """The mean cross-entropy of a task's choices, with the instruction before the task's own prompt.
+
+    Attributes:
+        forwards: how many forwards of the model scoring has taken.
+    """
 
     seeds = (
         "Read carefully, then give the answer that fits best.",
         "Think about what is meant before you decide, and answer in one word.",
     )
 
-    def __init__(self, settings: EvolveSettings) -> None:
+    def __init__(self, settings: ModelSettings) -> None:
         """Load the examples and the model.
 
         Raises:
             UserError: a task whose answers are generated, or what cannot be loaded.
         """
-        self.settings = ModelSettings(
-            model=settings.model, task=settings.task, data=settings.data, shots=settings.shots, seed=settings.seed,
-            device=settings.device, dtype=settings.dtype, trust_remote_code=settings.trust_remote_code,
-            test_limit=settings.limit,
-        )  # fmt: skip
-        task, examples = open_task(self.settings)
+        self.settings = settings
+        task, examples = open_task(settings)
         if task.new_tokens:
             raise UserError(
                 f"task: answers of {task.name!r} are generated; take a task of choices, or a set of questions"
             )
         self.train, self.dev, self.test = examples("train"), examples("dev"), examples("test")
         check_examples(task, self.train)
-        self.plain = open_prompt(self.settings, task, self.train[0])
+        self.plain = open_prompt(settings, task, self.train[0])
         self.plain.language_model.read_weights()
-        self.bare = Bare(self.plain.language_model)
+        self.tuned: TunedModel = Bare(self.language_model)
+        self.forwards = 0
+        self._held: list[Any] = []
+        self._behind = self._encoder("{" + INSTRUCTION + "}\n" + self.plain.prompt.template)
 
-    def loss(self, text: str) -> float:
-        return self._loss(text, self.train)
+    @property
+    def language_model(self) -> LanguageModel:
+        """What is scored; between scorings it is as it was loaded, so that something else may use it too."""
+        return self.plain.language_model
+
+    def hold(self, folder: str) -> None:
+        """Score with a tuned adapter from now on, which never changes.
+
+        Raises:
+            UserError: it is none of this model.
+        """
+        self.tuned = adapters.load(self.language_model, folder)
+        self._held = self.tuned.state()
+        self.tuned.clear()
+
+    def losses(self, texts: Sequence[str]) -> list[float]:
+        return self._losses(texts, self.train)
 
     def look(self, text: str) -> float:
-        return self._loss(text, self.dev)
+        return self._losses([text], self.dev)[0]
 
     def report(self, text: str | None) -> Metrics:
-        encoder = self.plain if text is None else self.encoder(text)
-        predicted = self._scores(encoder, self.test).argmax(-1).tolist()
+        encoder = self.plain if text is None else self._behind
+        predicted = self._scores(encoder, self.test if text is None else _told(text, self.test)).argmax(-1).tolist()
         found = dict(encoder.task.measure(self.test, predicted))
         count = len(self.test)
         right = sum(guess == example.label for guess, example in zip(predicted, self.test, strict=True))
         return {"questions": count, **found, "interval": list(wilson(right, count))}
 
-    def encoder(self, text: str) -> PromptEncoder:
-        """The task's prompts with an instruction in front."""
-        before = text.replace("{", "{{").replace("}", "}}")
-        template = f"{before}\n{self.plain.prompt.template}"
-        task, _ = open_task(dataclasses.replace(self.settings, template=template))
-        return PromptEncoder(self.plain.language_model, task, self.settings.max_length or 0)
+    def template(self, text: str) -> str:
+        """The task's template with an instruction in front, as the option ``template`` takes it."""
+        return text.replace("{", "{{").replace("}", "}}") + "\n" + self.plain.prompt.template
 
-    def _loss(self, text: str, examples: Sequence[Example]) -> float:
-        encoder = self.encoder(text)
-        scores = self._scores(encoder, examples)
-        right = encoder.labels(examples)
-        return -float(scores.log_softmax(-1)[range(len(examples)), right].mean())
+    def _encoder(self, template: str) -> PromptEncoder:
+        task = with_prompt(self.plain.task, template)
+        return PromptEncoder(self.language_model, task, self.settings.max_length or 0)
+
+    def _losses(self, texts: Sequence[str], examples: Sequence[Example]) -> list[float]:
+        """The losses of K texts on N examples, from K x N rows that the engine gets at once."""
+        if not texts:
+            return []
+        told = [example for text in texts for example in _told(text, examples)]
+        scores = self._scores(self._behind, told).log_softmax(-1)
+        right = scores[range(len(told)), self._behind.labels(told)]
+        return [float(loss) for loss in -right.view(len(texts), -1).mean(1)]
 
     def _scores(self, encoder: PromptEncoder, examples: Sequence[Example]) -> Any:
         """(N, C) float32 on the CPU."""
-        return Engine(self.bare, encoder.encode(list(examples)), 0).incumbent_scores().cpu()
+        with self._tuned():
+            engine = Engine(self.tuned, encoder.encode(list(examples)), self.settings.chunk_tokens or 0)
+            scores = engine.incumbent_scores().cpu()
+        self.forwards += engine.forwards
+        return scores
+
+    @contextlib.contextmanager
+    def _tuned(self) -> Iterator[None]:
+        """Within it the adapter that is held adds what it adds."""
+        if self._held:
+            self.tuned.restore(self._held)
+        try:
+            yield
+        finally:
+            if self._held:
+                self.tuned.clear()
+
+
+def _told(text: str, examples: Sequence[Example]) -> list[Example]:
+    """The examples with an instruction among their fields."""
+    return [dataclasses.replace(each, fields={**each.fields, INSTRUCTION: text}) for each in examples]

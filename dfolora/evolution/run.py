@@ -17,6 +17,7 @@ from dfolora.reasoning.folder import FREE, PromptFolder, settings_of
 from dfolora.reasoning.opening import called_up, named_set, open_model, saved_prompt, task_name, unused
 from dfolora.runs.description import name_of
 from dfolora.runs.listener import Listener
+from dfolora.settings.model import ModelSettings
 from dfolora.settings.prompting import EvolveSettings
 from dfolora.texts import make_text_optimizer, text_options
 from dfolora.texts.optimizer import TextOptimizer
@@ -28,6 +29,7 @@ def evolve(
     model: Any = "",
     task: Any = "",
     *,
+    chat: Chat | None = None,
     resume: str | Path | None = None,
     listener: Listener | None = None,
     **options: Any,
@@ -38,8 +40,10 @@ def evolve(
     killed or stopped by ``max_calls`` goes on as ``dfolora.prompt`` does.
 
     Args:
-        model: folder or hub id of a causal model; in Python also a ``Chat``, for questions.
+        model: folder or hub id of a causal model; in Python also a ``LanguageModel``, or for questions a ``Chat``.
         task: a set of questions, or a task of choices.
+        chat: of a task of choices, what varies the instructions; None: the server of ``base_url``, or else the model
+            itself, without the adapter. It must be the same one when a run goes on.
         resume: the folder of a run to go on with.
         listener: told how it gets on.
         options: any option of ``dfolora prompt --evolve``.
@@ -59,12 +63,14 @@ def evolve(
         raise UserError("model: a task of choices is scored by a local model; name its folder or hub id")
     if questions is not None and not settings.data:
         raise UserError("data: where are the questions? name their folder or file")
+    if questions is not None and chat is not None:
+        raise UserError("chat: the model that answers questions varies the instructions too; leave chat out")
     path = Path(settings.output).expanduser() if settings.output else unused(settings, f"evolve-{settings.evolve}")
     if questions is not None:
         QuestionFitness(settings, questions, None)  # type: ignore[arg-type]  # whatever is wrong shows before a folder is made
     folder = PromptFolder.open(path, saved_prompt(settings))
     try:
-        return folder.scores or _search(settings, questions, folder, listener)
+        return folder.scores or _search(settings, questions, folder, chat, listener)
     except BaseException as error:
         if folder.new and not folder.paid and not folder.lines and isinstance(error, UserError):
             folder.remove()
@@ -104,12 +110,15 @@ def evolve_settings(values: dict[str, Any], resume: str | Path | None = None) ->
 
 
 def _search(
-    settings: EvolveSettings, questions: QuestionSet | None, folder: PromptFolder, listener: Listener
+    settings: EvolveSettings,
+    questions: QuestionSet | None,
+    folder: PromptFolder,
+    chat: Chat | None,
+    listener: Listener,
 ) -> dict[str, Any]:
     started = time.monotonic()
     listener.stage(f"opening {name_of(settings.model) or settings.base_url}")
-    chat = open_model(settings, folder)
-    fitness: Fitness = ChoiceFitness(settings) if questions is None else QuestionFitness(settings, questions, chat)
+    fitness, chat = _opened(settings, questions, folder, chat)
     seeds = [text.strip() for text in settings.texts.split("|") if text.strip()] or list(fitness.seeds)
     optimizer = make_text_optimizer(settings.evolve, chat, seeds, settings.seed, settings.evolve_options)
     try:
@@ -136,6 +145,27 @@ def _search(
     return scores
 
 
+def _opened(
+    settings: EvolveSettings, questions: QuestionSet | None, folder: PromptFolder, chat: Chat | None
+) -> tuple[Fitness, Chat]:
+    """What scores instructions, and what varies them; a local model that does both is loaded once."""
+    if questions is not None:
+        answers = open_model(settings, folder)
+        return QuestionFitness(settings, questions, answers), answers
+    fitness = ChoiceFitness(
+        ModelSettings(
+            model=settings.model, task=settings.task, data=settings.data, shots=settings.shots, seed=settings.seed,
+            device=settings.device, dtype=settings.dtype, trust_remote_code=settings.trust_remote_code,
+            test_limit=settings.limit,
+        )
+    )  # fmt: skip
+    other = chat if chat is not None else None if settings.base_url else fitness.language_model
+    varies = open_model(dataclasses.replace(settings, model=other, adapter=""), folder)
+    if settings.adapter:
+        fitness.hold(settings.adapter)  # after the chat was named by the weights as they are without it
+    return fitness, varies
+
+
 def _go_on(
     settings: EvolveSettings, optimizer: TextOptimizer, fitness: Fitness, folder: PromptFolder, chat: Chat,
     listener: Listener,
@@ -152,11 +182,7 @@ def _go_on(
                 raise UserError(f"resume: the log of {str(folder.path)!r} cannot be repeated; was its cache removed?")
             losses = line["losses"]
         else:
-            losses = []
-            for text in texts:
-                done = len(optimizer.known) + len(losses)
-                listener.stage(f"{settings.evolve}: {done} of {settings.scored} instructions, best {before:.4f}")
-                losses.append(fitness.loss(text))
+            losses = _losses(settings, optimizer, fitness, texts, listener)
             line = {}
         optimizer.tell(losses)
         stale = 0 if texts else stale + 1
@@ -168,3 +194,21 @@ def _go_on(
         if line["dev"] is not None and line["dev"] < best["dev"]:
             best = {"text": optimizer.best, "dev": line["dev"]}
     return best
+
+
+def _losses(
+    settings: EvolveSettings, optimizer: TextOptimizer, fitness: Fitness, texts: list[str], listener: Listener
+) -> list[float]:
+    """The losses of a generation; the listener is told of each."""
+    losses: list[float] = []
+
+    def tell() -> None:
+        done = len(optimizer.known) + len(losses)
+        best = f"best {optimizer.best_loss:.4f}"
+        listener.stage(f"{settings.evolve}: {done} of {settings.scored} instructions, {best}")
+
+    tell()
+    for loss in fitness.losses(texts):
+        losses.append(loss)
+        tell()
+    return losses

@@ -9,14 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from tiny_models import Command, model
 
 from dfolora.chat import CallLimit, Request, ScriptedChat
 from dfolora.errors import UserError
 from dfolora.evolution.fitness import ChoiceFitness
-from dfolora.evolution.run import evolve, evolve_settings
+from dfolora.evolution.run import evolve
+from dfolora.models.adapter import attach
+from dfolora.models.load import load
+from dfolora.settings.model import ModelSettings
 from dfolora.task import Example, Task
 
+TEXTS = [("a funny story", 1), ("a dull story", 0), ("very warm music", 1), ("very cold music", 0)] * 3
+EXAMPLES = [Example({"text": text}, label) for text, label in TEXTS]
+STORIES = Task.from_examples(EXAMPLES, dev=EXAMPLES, test=EXAMPLES, words="0=bad,1=great")
 SMALL = {"population": 4, "scored": 14, "shots": 6, "limit": 8, "seed": 1}
 
 
@@ -98,15 +105,15 @@ def test_eot_lets_its_second_seed_evolve_and_plan_and_solve_has_none(data: Path,
     assert not (tmp_path / "other").exists()
 
 
+def choices(kind: str, shots: int = 4) -> ChoiceFitness:
+    return ChoiceFitness(ModelSettings(model=model(kind), task=STORIES, shots=shots, test_limit=10))
+
+
 def test_the_loss_of_choices_is_that_of_the_prompt_with_the_instruction_in_front() -> None:
-    texts = [("a funny story", 1), ("a dull story", 0), ("very warm music", 1), ("very cold music", 0)] * 3
-    examples = [Example({"text": text}, label) for text, label in texts]
-    task = Task.from_examples(examples, dev=examples, test=examples, words="0=bad,1=great")
-    fitness = ChoiceFitness(evolve_settings({"model": model("causal"), "task": task, "shots": 4, "limit": 10}))
+    fitness = choices("causal")
     text = "Is {it} good or bad?"
-    encoder = fitness.encoder(text)
-    assert encoder.prompt.template == "Is {{it}} good or bad?\n" + fitness.plain.prompt.template
-    rows = fitness.bare.language_model
+    assert fitness.template(text) == "Is {{it}} good or bad?\n" + fitness.plain.prompt.template
+    rows = fitness.language_model
     example = fitness.train[0]
     prompt = f"{text}\n" + fitness.plain.prompt.template.split("{mask}")[0].rstrip()
     for name, value in example.fields.items():
@@ -115,12 +122,58 @@ def test_the_loss_of_choices_is_that_of_the_prompt_with_the_instruction_in_front
     with torch.no_grad():
         logits = rows.model(tokens).logits[0, -1].float()
     words = [
-        rows.tokenizer(" " + word, add_special_tokens=False)["input_ids"][0] for word in encoder.prompt.words or ()
+        rows.tokenizer(" " + word, add_special_tokens=False)["input_ids"][0]
+        for word in fitness.plain.prompt.words or ()
     ]
     expected = -logits[words].log_softmax(-1)[example.label]
     fitness.train = [example]
-    assert fitness.loss(text) == pytest.approx(float(expected), abs=1e-4)
+    assert fitness.losses([text]) == [pytest.approx(float(expected), abs=1e-4)]
     assert fitness.report(None)["questions"] == 10
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+def test_a_generation_is_scored_at_once_with_the_losses_of_one_text_after_the_other(kind: str) -> None:
+    fitness = choices(kind)
+    texts = ["Is {it} good?", "Say what the story was like, good or bad", "one <mask> word", "it was", "all is well {"]
+    single = [fitness.losses([text])[0] for text in texts]
+    one_by_one, fitness.forwards = fitness.forwards, 0
+    assert fitness.losses(texts) == pytest.approx(single, abs=1e-5)
+    assert len({round(loss, 4) for loss in single}) == len(texts)
+    assert 1 <= fitness.forwards <= 2 < len(texts) <= one_by_one
+
+
+def test_one_loaded_model_varies_and_scores_and_an_adapter_only_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    plain = transformers.AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(
+        transformers.AutoModelForCausalLM, "from_pretrained", lambda *a, **b: loaded.append(1) or plain(*a, **b)
+    )
+    adapter = attach(load(model("causal")), 2)
+    for layer in range(len(adapter.layers)):
+        adapter.write(
+            layer, {name: (torch.ones_like(a), torch.ones_like(b)) for name, (a, b) in adapter.read(layer).items()}
+        )
+    adapter.save(tmp_path / "adapter", {})
+    loaded.clear()
+    found = {}
+    for name, folder in (("with", str(tmp_path / "adapter")), ("without", "")):
+        few = {"population": 3, "scored": 5, "limit": 4, "shots": 4, "adapter": folder}
+        scores = evolve(model("causal"), STORIES, output=str(tmp_path / name), **few)
+        assert scores["scored"] >= 3
+        found[name] = lines(tmp_path / name)[0]
+    assert len(loaded) == 2  # one a run
+    assert found["with"]["texts"] == found["without"]["texts"]
+    assert max(abs(a - b) for a, b in zip(found["with"]["losses"], found["without"]["losses"], strict=True)) > 1e-3
+
+
+def test_a_chat_of_ones_own_varies_what_a_masked_model_is_told(tmp_path: Path) -> None:
+    said = ScriptedChat(lambda request: f"<prompt>good story number {request.seed}</prompt>")
+    few = {"population": 3, "scored": 5, "limit": 4, "shots": 4}
+    scores = evolve(model("masked"), STORIES, chat=said, output=str(tmp_path / "run"), **few)
+    assert scores["calls"] > 0
+    assert any("number" in text for line in lines(tmp_path / "run") for text in line["texts"])
 
 
 def test_what_cannot_work_is_one_line(data: Path, tmp_path: Path, command: Command) -> None:
