@@ -12,17 +12,17 @@ from typing import Any
 
 from dfolora.chat import Chat
 from dfolora.engine import Engine
-from dfolora.errors import UserError
+from dfolora.errors import UserError, unknown
 from dfolora.models import adapter as adapters
 from dfolora.models.bare import Bare
 from dfolora.models.load import LanguageModel
 from dfolora.models.tuned import TunedModel
 from dfolora.opening import check_examples, open_prompt, open_task
 from dfolora.problems.encode import PromptEncoder
-from dfolora.question import QuestionSet
+from dfolora.question import Family, QuestionSet
 from dfolora.reasoning import make_predictor, predictor_class
 from dfolora.reasoning.asker import Asker
-from dfolora.reasoning.instructions import PLAN, STEP_BY_STEP
+from dfolora.reasoning.predictor import Predictor, Slot
 from dfolora.reasoning.scores import score, wilson
 from dfolora.reasoning.trace import Trace
 from dfolora.settings.model import ModelSettings
@@ -63,15 +63,16 @@ class QuestionFitness(Fitness):
         """Draw the questions: the first ``shots`` of a fixed order score, the next select, ``limit`` more are the test.
 
         Raises:
-            UserError: no such file, or a method that has no instruction of its own.
+            UserError: no such file, a method that has no such instruction, or one that its options leave unsaid.
         """
-        predictor_class(settings.method).with_text("", questions.family)
+        self.slot = slot_of(settings, questions.family)
         self.settings, self.questions = settings, questions
         self.asker = Asker(
             chat, questions.kind, questions.family, settings.max_tokens, settings.temperature, settings.seed,
             settings.second_call,
         )  # fmt: skip
-        self.seeds = (STEP_BY_STEP, PLAN[questions.family])
+        self.seeds = self.slot.first
+        self._predictor(self.seeds[0])  # a step that its options leave out cannot evolve
         pairs = list(enumerate(questions.load(Path(settings.data))))
         random.Random(0).shuffle(pairs)
         shots = min(settings.shots, len(pairs) // 3)
@@ -89,10 +90,12 @@ class QuestionFitness(Fitness):
         found = self._scores(self.seeds[0] if text is None else text, self.test)
         return {name: found[name] for name in ("questions", "accuracy", "interval", "no_answer")}
 
+    def _predictor(self, text: str) -> Predictor:
+        own = {**self.settings.predictor_options, **self.slot.options(text)}
+        return make_predictor(self.settings.method, self.asker, own)
+
     def _scores(self, text: str, pairs: Sequence[tuple[int, Any]]) -> Metrics:
-        method = predictor_class(self.settings.method)
-        own = {**self.settings.predictor_options, **method.with_text(text, self.questions.family)}
-        predictor = make_predictor(self.settings.method, self.asker, own)
+        predictor = self._predictor(text)
         predictor.prepare()
         lines = []
         for start in range(0, len(pairs), self.settings.batch):
@@ -100,6 +103,20 @@ class QuestionFitness(Fitness):
             predictor.answer(traces)
             lines += [trace.line(self.questions.kind) for trace in traces]
         return score(lines)
+
+
+def slot_of(settings: EvolveSettings, family: Family) -> Slot:
+    """The place whose instruction is searched for.
+
+    Raises:
+        UserError: the method has none of that name.
+    """
+    slots = predictor_class(settings.method).slots(family)
+    if not slots:
+        raise UserError(f"method: {settings.method} has no instruction to evolve; take zero-shot-cot or eot")
+    if settings.slot not in slots:
+        raise unknown("slot", settings.slot, slots)
+    return slots[settings.slot]
 
 
 class ChoiceFitness(Fitness):

@@ -65,6 +65,8 @@ def evolve(
         raise UserError("data: where are the questions? name their folder or file")
     if questions is not None and chat is not None:
         raise UserError("chat: the model that answers questions varies the instructions too; leave chat out")
+    if questions is None and settings.slot != "solve":
+        raise UserError(f"slot: {settings.slot!r} is a step of eot; a task of choices has the one instruction, solve")
     path = Path(settings.output).expanduser() if settings.output else unused(settings, f"evolve-{settings.evolve}")
     if questions is not None:
         QuestionFitness(settings, questions, None)  # type: ignore[arg-type]  # whatever is wrong shows before a folder is made
@@ -131,6 +133,7 @@ def _search(
         "model": name_of(settings.model) or settings.api_model,
         "task": task_name(settings),
         "evolve": settings.evolve,
+        "slot": settings.slot,
         "best": best["text"],
         "loss": optimizer.known[best["text"]],
         "dev_loss": best["dev"],

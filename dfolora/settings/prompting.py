@@ -74,13 +74,16 @@ class PromptSettings(Options):
 class EvolveSettings(PromptSettings):
     """Options of ``prompt --evolve``: which instruction is searched for, and what scores it.
 
-    Of a set of questions it is the instruction that the method puts behind each of them, and wrong answers count. Of
+    Of a set of questions it is an instruction of the method, by ``slot``, and wrong answers count. Of
     any other task it stands before the task's own prompt, and the loss of the choice scores counts; ``model`` is then
     what is scored, and varies the instructions too unless ``base_url`` names a server for that.
     """
 
-    method: str = option(
-        "zero-shot-cot", "whose instruction evolves: zero-shot-cot, or eot (its second seed)", group=ASKING
+    method: str = option("zero-shot-cot", "whose instruction evolves: zero-shot-cot, or eot", group=ASKING)
+    slot: str = option(
+        "solve",
+        "which instruction: solve (of eot the second seed), or of eot crossover, mutation, selection, rewrite",
+        group=ASKING,
     )
     evolve: str = option("evoprompt-ga", "what searches: evoprompt-ga, evoprompt-de, random", group=ASKING)
     evolve_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "what it takes itself"})

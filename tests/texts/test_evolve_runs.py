@@ -100,9 +100,58 @@ def test_a_cap_stops_and_a_larger_one_goes_on(data: Path, tmp_path: Path) -> Non
 def test_eot_lets_its_second_seed_evolve_and_plan_and_solve_has_none(data: Path, tmp_path: Path) -> None:
     scores = run(Paid(), data, tmp_path / "run", method="eot", mode="single", scored=4)
     assert scores["evolved"]["accuracy"] > 0
-    with pytest.raises(UserError, match="method: it has no instruction to evolve"):
+    with pytest.raises(UserError, match="method: plan-and-solve has no instruction to evolve"):
         run(Paid(), data, tmp_path / "other", method="plan-and-solve")
     assert not (tmp_path / "other").exists()
+
+
+def steps(request: Request) -> str:
+    """EoT's steps, each of which hands on how often it is told to be slow; more of it solves more questions."""
+    said = request.messages[-1].content
+    told, slow = said.splitlines()[0], " slowly"
+    if told.startswith("Say the following prompt"):
+        return f"<prompt>{said.split('Prompt: ')[-1].splitlines()[0]} slowly slowly slowly</prompt>"
+    if "Now yours" in said:
+        return f"<prompt>take care{slow * told.count('slowly')}</prompt>"
+    if "the number of the prompt only" in said:
+        listed = [line for line in said.splitlines() if line[:1].isdigit()]
+        best = max(range(len(listed)), key=lambda k: listed[k].count("slowly"))
+        return str(best + 1 if "slowly" in told or "care" in said else 1)
+    if "Clearer question:" in said:
+        return said.split("Question: ")[1].splitlines()[0] + slow * told.count("slowly")
+    return (
+        "The answer is yes."
+        if int(said.split("coin ")[1].split()[0]) % 3 < said.count("slowly")
+        else "The answer is no."
+    )
+
+
+@pytest.mark.parametrize("slot", ["solve", "crossover", "mutation", "selection", "rewrite"])
+def test_each_instruction_of_eot_can_be_what_evolves(slot: str, data: Path, tmp_path: Path) -> None:
+    neither = {"crossover": False, "mutation": False}
+    own: dict[str, Any] = {
+        "crossover": {"mutation": False}, "mutation": {"crossover": False}, "rewrite": neither,
+        "selection": {**neither, "seed_prompts": "think | think slowly slowly slowly"},
+    }.get(slot, {})  # fmt: skip
+    own["rewrite"] = slot == "rewrite"
+    scores = run(ScriptedChat(steps), data, tmp_path / "run", slot=slot, evolve="random", method="eot", scored=4, **own)
+    assert scores["slot"] == slot
+    assert scores["plain"]["accuracy"] < 60 < 90 < scores["evolved"]["accuracy"]
+    assert scores["best"].endswith("slowly slowly slowly")
+
+
+def test_a_step_that_is_not_taken_cannot_evolve(data: Path, tmp_path: Path) -> None:
+    for options, says in (
+        ({"slot": "mutation", "mutation": False}, "mutation_prompt: .* would not be said: that step is left out"),
+        ({"slot": "rewrite", "mode": "single"}, "rewrite_prompt: .* a single call has its own words"),
+        ({"slot": "rewriting"}, "slot: unknown 'rewriting'; did you mean 'rewrite'"),
+        ({"slot": "rewrite", "method": "zero-shot-cot"}, "slot: unknown 'rewrite'"),
+    ):
+        with pytest.raises(UserError, match=says):
+            run(ScriptedChat(steps), data, tmp_path / "run", **{"method": "eot", **options})
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="slot: 'rewrite' is a step of eot"):
+        evolve(model("causal"), STORIES, slot="rewrite", output=str(tmp_path / "run"))
 
 
 def choices(kind: str, shots: int = 4) -> ChoiceFitness:
