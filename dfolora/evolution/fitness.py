@@ -25,6 +25,7 @@ from dfolora.reasoning.asker import Asker
 from dfolora.reasoning.predictor import Predictor, Slot
 from dfolora.reasoning.scores import score, wilson
 from dfolora.reasoning.trace import Trace
+from dfolora.settings.methods import TuneSettings
 from dfolora.settings.model import ModelSettings
 from dfolora.settings.prompting import EvolveSettings
 from dfolora.task import Example
@@ -143,7 +144,9 @@ class ChoiceFitness(Fitness):
             raise UserError(
                 f"task: answers of {task.name!r} are generated; take a task of choices, or a set of questions"
             )
-        self.train, self.dev, self.test = examples("train"), examples("dev"), examples("test")
+        split = settings.test_split if isinstance(settings, TuneSettings) else "test"
+        self.train, self.dev = examples("train"), examples("dev")
+        self.test = [] if split == "none" else examples(split)
         check_examples(task, self.train)
         self.plain = open_prompt(settings, task, self.train[0])
         self.plain.language_model.read_weights()
@@ -174,6 +177,8 @@ class ChoiceFitness(Fitness):
         return self._losses([text], self.dev)[0]
 
     def report(self, text: str | None) -> Metrics:
+        if not self.test:
+            return {"questions": 0}
         encoder = self.plain if text is None else self._behind
         predicted = self._scores(encoder, self.test if text is None else _told(text, self.test)).argmax(-1).tolist()
         found = dict(encoder.task.measure(self.test, predicted))

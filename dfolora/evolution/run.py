@@ -50,15 +50,27 @@ def evolve(
 
     Returns:
         What ``scores.json`` holds: ``best`` (the instruction), its ``loss`` and ``dev_loss``, ``scored`` texts,
-        ``calls``, and the test metrics ``plain`` (without it) and ``evolved``.
+        ``calls``, of a task of choices the ``template`` with which ``dfolora.tune`` and others ask in that way, and the
+        test metrics ``plain`` (without it) and ``evolved``.
 
     Raises:
         UserError: whatever was given that cannot work; ``CallLimit`` where ``max_calls`` is reached before the end.
     """
     given = {name: value for name, value in (("model", model), ("task", task)) if value != ""}
-    settings = evolve_settings({**given, **options}, resume)
-    listener = listener or Listener()
-    questions = named_set(settings.task)
+    return search_texts(evolve_settings({**given, **options}, resume), None, chat, listener or Listener())
+
+
+def search_texts(
+    settings: EvolveSettings, scored_by: ModelSettings | None, chat: Chat | None, listener: Listener
+) -> dict[str, Any]:
+    """As ``evolve``, from settings.
+
+    Args:
+        settings: of the search.
+        scored_by: the model, task and examples that score an instruction; None: those that ``settings`` name.
+        chat, listener: as for ``evolve``.
+    """
+    questions = named_set(settings.task) if scored_by is None else None
     if questions is None and not settings.model:
         raise UserError("model: a task of choices is scored by a local model; name its folder or hub id")
     if questions is not None and not settings.data:
@@ -72,7 +84,7 @@ def evolve(
         QuestionFitness(settings, questions, None)  # type: ignore[arg-type]  # whatever is wrong shows before a folder is made
     folder = PromptFolder.open(path, saved_prompt(settings))
     try:
-        return folder.scores or _search(settings, questions, folder, chat, listener)
+        return folder.scores or _search(settings, questions, scored_by, folder, chat, listener)
     except BaseException as error:
         if folder.new and not folder.paid and not folder.lines and isinstance(error, UserError):
             folder.remove()
@@ -114,13 +126,14 @@ def evolve_settings(values: dict[str, Any], resume: str | Path | None = None) ->
 def _search(
     settings: EvolveSettings,
     questions: QuestionSet | None,
+    scored_by: ModelSettings | None,
     folder: PromptFolder,
     chat: Chat | None,
     listener: Listener,
 ) -> dict[str, Any]:
     started = time.monotonic()
     listener.stage(f"opening {name_of(settings.model) or settings.base_url}")
-    fitness, chat = _opened(settings, questions, folder, chat)
+    fitness, chat = _opened(settings, questions, scored_by, folder, chat)
     seeds = [text.strip() for text in settings.texts.split("|") if text.strip()] or list(fitness.seeds)
     optimizer = make_text_optimizer(settings.evolve, chat, seeds, settings.seed, settings.evolve_options)
     try:
@@ -139,6 +152,7 @@ def _search(
         "dev_loss": best["dev"],
         "scored": len(optimizer.known),
         "calls": chat.ledger.calls,
+        **({"template": fitness.template(best["text"])} if isinstance(fitness, ChoiceFitness) else {}),
         "plain": plain,
         "evolved": evolved,
         "seconds": time.monotonic() - started,
@@ -149,19 +163,23 @@ def _search(
 
 
 def _opened(
-    settings: EvolveSettings, questions: QuestionSet | None, folder: PromptFolder, chat: Chat | None
+    settings: EvolveSettings,
+    questions: QuestionSet | None,
+    scored_by: ModelSettings | None,
+    folder: PromptFolder,
+    chat: Chat | None,
 ) -> tuple[Fitness, Chat]:
     """What scores instructions, and what varies them; a local model that does both is loaded once."""
     if questions is not None:
         answers = open_model(settings, folder)
         return QuestionFitness(settings, questions, answers), answers
-    fitness = ChoiceFitness(
-        ModelSettings(
+    if scored_by is None:
+        scored_by = ModelSettings(
             model=settings.model, task=settings.task, data=settings.data, shots=settings.shots, seed=settings.seed,
             device=settings.device, dtype=settings.dtype, trust_remote_code=settings.trust_remote_code,
             test_limit=settings.limit,
-        )
-    )  # fmt: skip
+        )  # fmt: skip
+    fitness = ChoiceFitness(scored_by)
     other = chat if chat is not None else None if settings.base_url else fitness.language_model
     varies = open_model(dataclasses.replace(settings, model=other, adapter=""), folder)
     if settings.adapter:

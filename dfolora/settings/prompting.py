@@ -101,3 +101,18 @@ class EvolveSettings(PromptSettings):
 
     def check_data(self) -> None:
         """Nothing: a task of choices may come from the Hub."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlternateSettings(Options):
+    """Options of ``alternate`` beside those of ``tune``: how the budget is dealt out, and how instructions evolve."""
+
+    cycles: int = option(2, "times that an instruction, and then the weights, are searched", group=ASKING, least=1)
+    scored: int = option(20, "instructions that a cycle scores, out of the budget", group=ASKING, least=1)
+    evolve: str = option("evoprompt-ga", "what searches instructions: see `--evolve` of `dfolora prompt`", group=ASKING)
+    text_population: int = option(6, "instructions of a generation", group=ASKING, least=2)
+    texts: str = option("", "instructions to begin with, with | between; nothing: those of the package", group=ASKING)
+    base_url: str = option("", "a server that varies instructions; nothing: the model itself does", group=ASKING)
+    api_model: str = option("", "what the server calls its model", group=ASKING)
+    key_variable: str = option("OPENAI_API_KEY", "environment variable with the server's key", group=ASKING)
+    max_calls: int | None = option(None, "most calls of a cycle; nothing: no limit", group=ASKING, least=1)
