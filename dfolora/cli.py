@@ -215,17 +215,13 @@ def _stranger(word: str, command: str, argv: list[str]) -> UserError:
         error = refusal(name[2:].replace("-", "_"), kind, chosen)
         if not str(error).startswith("option:"):
             return error
-        return unknown(
-            "flag",
-            name,
-            map(flag, {*_known(kind, chosen), *alternation.own_names(command), "config", "resume", "json"}),
-        )
+        known = _known(kind, chosen) | alternation.own_names(command)
+        return unknown("flag", name, map(flag, known | {"config", "resume", "json"}))
     kinds: dict[str, Any] = {"evaluate": EvaluateSettings, "bench": BenchSettings, "baseline": BaselineSettings}
     kinds |= {name: kind for room in ROOMS for name, kind in room.KINDS.items()}
     kinds["prompt"] = prompting.kind_of(argv)
-    known = {flag(field.name) for field in dataclasses.fields(kinds[command])} if command in kinds else {"--json"}
-    known |= set(map(flag, {**_own_options(argv), **prompting.own_options(argv)}))
-    return unknown("flag", name, known)
+    flags = {flag(field.name) for field in dataclasses.fields(kinds[command])} if command in kinds else {"--json"}
+    return unknown("flag", name, flags | set(map(flag, {**_own_options(argv), **prompting.own_options(argv)})))
 
 
 def _values(values: dict[str, Any], kind: type[Options] | None = None, more: Collection[str] = ()) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from dfolora import api
 from dfolora.chat import Chat
-from dfolora.errors import UserError, unknown
+from dfolora.errors import UserError
 from dfolora.evolution.run import search_texts
 from dfolora.opening import run_settings
 from dfolora.reasoning.folder import PromptFolder
@@ -28,6 +28,7 @@ from dfolora.settings.methods import TuneSettings
 from dfolora.settings.options import as_text
 from dfolora.settings.prompting import AlternateSettings, EvolveSettings
 from dfolora.settings.yaml_file import read_yaml
+from dfolora.texts import text_options
 
 FREE = ("max_calls", "device", "chunk_tokens", "trust_remote_code")  # which may stand beside resume
 
@@ -68,14 +69,14 @@ def alternate(
     resolved = _checked(settings, tuning)
     if not resolved.output:
         raise UserError("output: where? name the folder of the run")
-    path = Path(resolved.output).expanduser()
+    path = Path(resolved.output).expanduser().resolve()
     if (path / "config.yaml").is_file() and "cycles" not in read_yaml(str(path / "config.yaml"), "output"):
         raise UserError(f"output: {str(path)!r} is of a run of another kind; choose another folder")
     folder = PromptFolder.open(path, {**saved(resolved), **saved(settings)})
     try:
         return folder.scores or _alternate(settings, resolved, tuning, folder, chat, listener or Listener())
     except UserError:
-        if folder.new and not any(path.glob("cycle-*")):
+        if folder.new and not any(path.glob("cycle-*/*")):
             folder.remove()
         raise
     finally:
@@ -105,10 +106,8 @@ def _checked(settings: AlternateSettings, tuning: dict[str, Any]) -> TuneSetting
     Raises:
         UserError: options that cannot work, or that do not go with an instruction in front.
     """
-    from dfolora.texts import REGISTRY
-
-    if settings.evolve not in REGISTRY.names():
-        raise unknown("evolve", settings.evolve, REGISTRY.names())
+    if "population" not in text_options(settings.evolve):
+        raise UserError(f"evolve: {settings.evolve} does not alternate, as it has no generations; take evoprompt-ga")
     resolved = run_settings(**tuning)
     if resolved.method == "full-parameter" or getattr(resolved, "tune", "lora") != "lora":
         what = f"tune: {resolved.tune}" if hasattr(resolved, "tune") else f"method: {resolved.method}"

@@ -29,7 +29,7 @@ from dfolora.settings.methods import TuneSettings
 from dfolora.settings.model import ModelSettings
 from dfolora.settings.prompting import EvolveSettings
 from dfolora.task import Example
-from dfolora.tasks.files import with_prompt
+from dfolora.texts.gepa import Judged
 
 Metrics = dict[str, Any]
 INSTRUCTION = "instruction in front"  # the field of an example in which a candidate stands
@@ -40,9 +40,12 @@ class Fitness(ABC):
 
     Attributes:
         seeds: instructions that suit the task, to begin with.
+        train, dev: the examples that score, and those that select.
     """
 
     seeds: tuple[str, ...]
+    train: Sequence[Any]
+    dev: Sequence[Any]
 
     @abstractmethod
     def losses(self, texts: Sequence[str]) -> Iterable[float]:
@@ -51,6 +54,10 @@ class Fitness(ABC):
     @abstractmethod
     def look(self, text: str) -> float:
         """The same on the examples that select."""
+
+    @abstractmethod
+    def judge(self, text: str, split: str, places: Sequence[int]) -> list[Judged]:
+        """How an instruction does on each of some examples that score (``train``) or select (``dev``)."""
 
     @abstractmethod
     def report(self, text: str | None) -> Metrics:
@@ -87,6 +94,14 @@ class QuestionFitness(Fitness):
     def look(self, text: str) -> float:
         return 1 - self._scores(text, self.dev)["accuracy"] / 100
 
+    def judge(self, text: str, split: str, places: Sequence[int]) -> list[Judged]:
+        pairs = self.train if split == "train" else self.dev
+        lines = self._lines(text, [pairs[place] for place in places])
+        return [
+            Judged(float(line["correct"]), line["question"], line["chain"], f"The right answer is {line['gold']}.")
+            for line in lines
+        ]
+
     def report(self, text: str | None) -> Metrics:
         found = self._scores(self.seeds[0] if text is None else text, self.test)
         return {name: found[name] for name in ("questions", "accuracy", "interval", "no_answer")}
@@ -96,6 +111,10 @@ class QuestionFitness(Fitness):
         return make_predictor(self.settings.method, self.asker, own)
 
     def _scores(self, text: str, pairs: Sequence[tuple[int, Any]]) -> Metrics:
+        return score(self._lines(text, pairs))
+
+    def _lines(self, text: str, pairs: Sequence[tuple[int, Any]]) -> list[dict[str, Any]]:
+        """What a trace file would say of each question, answered with an instruction."""
         predictor = self._predictor(text)
         predictor.prepare()
         lines = []
@@ -103,7 +122,7 @@ class QuestionFitness(Fitness):
             traces = [Trace(index, question) for index, question in pairs[start : start + self.settings.batch]]
             predictor.answer(traces)
             lines += [trace.line(self.questions.kind) for trace in traces]
-        return score(lines)
+        return lines
 
 
 def slot_of(settings: EvolveSettings, family: Family) -> Slot:
@@ -176,6 +195,19 @@ class ChoiceFitness(Fitness):
     def look(self, text: str) -> float:
         return self._losses([text], self.dev)[0]
 
+    def judge(self, text: str, split: str, places: Sequence[int]) -> list[Judged]:
+        examples = [(self.train if split == "train" else self.dev)[place] for place in places]
+        likely = self._scores(self._behind, _told(text, examples)).softmax(-1)
+        judged = []
+        for example, asked, row in zip(examples, self.plain.texts(examples), likely, strict=True):
+            words = self.plain.prompt.words or example.choices or ()
+            names = dict(enumerate(words)) if example.choice_class is None else {}
+            best = int(row.argmax())
+            right = names.get(example.label, str(example.label))
+            feedback = f"The right one is {right!r}; it was given the probability {float(row[example.label]):.2f}."
+            judged.append(Judged(float(row[example.label]), asked, names.get(best, str(best)), feedback))
+        return judged
+
     def report(self, text: str | None) -> Metrics:
         if not self.test:
             return {"questions": 0}
@@ -191,7 +223,9 @@ class ChoiceFitness(Fitness):
         return text.replace("{", "{{").replace("}", "}}") + "\n" + self.plain.prompt.template
 
     def _encoder(self, template: str) -> PromptEncoder:
-        task = with_prompt(self.plain.task, template)
+        task, kind = self.plain.task, self.plain.kind
+        prompt = dataclasses.replace(task.prompts[kind], template=template)
+        task = dataclasses.replace(task, prompts={**task.prompts, kind: prompt})
         return PromptEncoder(self.language_model, task, self.settings.max_length or 0)
 
     def _losses(self, texts: Sequence[str], examples: Sequence[Example]) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dfolora.runs.listener import Listener
 from dfolora.settings.model import ModelSettings
 from dfolora.settings.prompting import EvolveSettings
 from dfolora.texts import make_text_optimizer, text_options
+from dfolora.texts.gepa import Gepa, Judged
 from dfolora.texts.optimizer import TextOptimizer
 
 STALE = 5  # generations in a row that name no new text end a search
@@ -137,7 +139,10 @@ def _search(
     seeds = [text.strip() for text in settings.texts.split("|") if text.strip()] or list(fitness.seeds)
     optimizer = make_text_optimizer(settings.evolve, chat, seeds, settings.seed, settings.evolve_options)
     try:
-        best = _go_on(settings, optimizer, fitness, folder, chat, listener)
+        if isinstance(optimizer, Gepa):
+            best = _by_itself(settings, optimizer, fitness, folder, chat, listener)
+        else:
+            best = _go_on(settings, optimizer, fitness, folder, chat, listener)
         listener.stage("scoring the test set")
         plain, evolved = fitness.report(None), fitness.report(best["text"])
     except CallLimit as limit:
@@ -215,6 +220,28 @@ def _go_on(
         if line["dev"] is not None and line["dev"] < best["dev"]:
             best = {"text": optimizer.best, "dev": line["dev"]}
     return best
+
+
+def _by_itself(
+    settings: EvolveSettings, optimizer: Gepa, fitness: Fitness, folder: PromptFolder, chat: Chat, listener: Listener
+) -> dict[str, Any]:
+    """Let GEPA search, for as many judgements of an example as ``scored`` instructions would take; as ``_go_on``."""
+    seen = 0
+
+    def judge(text: str, split: str, places: Sequence[int]) -> list[Judged]:
+        nonlocal seen
+        listener.stage(f"{settings.evolve}: {seen} of {judgements} examples judged")
+        seen += len(places)
+        return fitness.judge(text, split, places)
+
+    judgements = settings.scored * len(fitness.train)
+    texts = optimizer.search(judge, len(fitness.train), len(fitness.dev), judgements)
+    losses = list(fitness.losses(texts))
+    dev = fitness.look(optimizer.best)
+    optimizer.known = dict(zip(texts, losses, strict=True))
+    if not folder.lines:
+        folder.add({"index": 0, "calls": chat.ledger.calls, "texts": texts, "losses": losses, "dev": dev})
+    return {"text": optimizer.best, "dev": dev}
 
 
 def _losses(

@@ -85,7 +85,7 @@ class EvolveSettings(PromptSettings):
         "which instruction: solve (of eot the second seed), or of eot crossover, mutation, selection, rewrite",
         group=ASKING,
     )
-    evolve: str = option("evoprompt-ga", "what searches: evoprompt-ga, evoprompt-de, random", group=ASKING)
+    evolve: str = option("evoprompt-ga", "what searches: evoprompt-ga, evoprompt-de, gepa, random", group=ASKING)
     evolve_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "what it takes itself"})
     texts: str = option("", "instructions to begin with, with | between; nothing: those of the package", group=ASKING)
     scored: int = option(60, "instructions that are scored in all", group=RUN, least=1)

@@ -131,6 +131,7 @@ def test_what_cannot_work_is_one_line_and_leaves_nothing(
     flags = [word for name, value in options.items() for word in ("--" + name.replace("_", "-"), value)]
     assert command("alternate", *flags, "--output", tmp_path / "run") == 2  # a masked model varies nothing
     assert "what answers messages is causal" in command.said[-1]
+    assert not (tmp_path / "run").exists()
     assert command("alternate", *flags, "--cycle", "2") == 2
     assert "unknown '--cycle'; did you mean '--cycles'" in command.said[-1]
     assert command("alternate", "--resume", tmp_path) == 2

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,7 +57,7 @@ class Paid(ScriptedChat):
 
 
 def run(chat: ScriptedChat, data: Path, output: Path, **options: Any) -> dict[str, Any]:
-    given = {**SMALL, "evolve": "evoprompt-ga", **options}
+    given = {name: value for name, value in {**SMALL, "evolve": "evoprompt-ga", **options}.items() if value is not None}
     return evolve(chat, "coin-flip", data=str(data), output=str(output), **given)
 
 
@@ -223,6 +226,59 @@ def test_a_chat_of_ones_own_varies_what_a_masked_model_is_told(tmp_path: Path) -
     scores = evolve(model("masked"), STORIES, chat=said, output=str(tmp_path / "run"), **few)
     assert scores["calls"] > 0
     assert any("number" in text for line in lines(tmp_path / "run") for text in line["texts"])
+
+
+def optimize(*, seed_candidate: Any, adapter: Any, reflection_lm: Any, valset: Any, trainset: Any, **more: Any) -> Any:
+    """Stands for the package: it looks at examples, asks for a rewriting until the budget is spent, keeps all."""
+    candidates, scores, spent = [seed_candidate], [], 0
+    while True:
+        scores.append(sum(adapter.evaluate(valset, candidates[-1]).scores) / len(valset))
+        spent += len(valset) + more["reflection_minibatch_size"]
+        if spent >= more["max_metric_calls"]:
+            return SimpleNamespace(candidates=candidates, val_aggregate_scores=scores)
+        seen = adapter.evaluate(trainset[: more["reflection_minibatch_size"]], candidates[-1], capture_traces=True)
+        (name,) = seed_candidate
+        shown = adapter.make_reflective_dataset(candidates[-1], seen, [name])[name]
+        assert len(shown) == len(seen.scores) == more["reflection_minibatch_size"]
+        assert shown[0].keys() == {"Inputs", "Generated Outputs", "Feedback"}
+        candidates.append({name: reflection_lm(f"Now yours\nPrompt: {candidates[-1][name]}")[8:-9]})
+
+
+@pytest.fixture
+def gepa(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gepa", SimpleNamespace(optimize=optimize))
+    monkeypatch.setitem(sys.modules, "gepa.core.adapter", SimpleNamespace(EvaluationBatch=SimpleNamespace))
+
+
+@pytest.mark.usefixtures("gepa")
+def test_gepa_is_handed_our_scores_and_pays_for_nothing_twice(data: Path, tmp_path: Path) -> None:
+    whole, stopped, again = Paid(), Paid(30), Paid()
+    scores = run(whole, data, tmp_path / "whole", evolve="gepa", population=None, scored=6)
+    assert scores["plain"]["accuracy"] == 0
+    assert scores["evolved"]["accuracy"] > 30
+    assert scores["loss"] == min(lines(tmp_path / "whole")[0]["losses"])
+    with pytest.raises(KeyboardInterrupt):
+        run(stopped, data, tmp_path / "run", evolve="gepa", population=None, scored=6)
+    same = evolve(again, resume=tmp_path / "run")
+    assert stopped.paid - 1 + again.paid == whole.paid
+    assert same["best"] == scores["best"]
+
+
+def test_how_an_instruction_does_on_each_example_adds_up_to_its_loss() -> None:
+    fitness = choices("masked")
+    judged = fitness.judge("it was", "train", range(len(fitness.train)))
+    losses = [-math.log(each.score) for each in judged]
+    assert fitness.losses(["it was"]) == [pytest.approx(sum(losses) / len(losses), abs=1e-5)]
+    assert judged[0].asked == fitness.plain.texts(fitness.train)[0]
+    right = ("bad", "great")[fitness.train[0].label]
+    assert judged[0].feedback.startswith(f"The right one is '{right}'; it was given the probability 0.")
+
+
+def test_without_the_package_gepa_is_one_line(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gepa", None)
+    with pytest.raises(UserError, match=r"evolve: gepa needs the package of that name; pip install 'dfolora\[gepa\]'"):
+        run(Paid(), data, tmp_path / "run", evolve="gepa", population=None)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_cannot_work_is_one_line(data: Path, tmp_path: Path, command: Command) -> None:
