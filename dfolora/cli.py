@@ -19,11 +19,12 @@ from dfolora.evolution import command as prompting
 from dfolora.flags import Parser, add_settings, as_flags
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import declared_options, method_of, refusal
-from dfolora.settings.methods import METHODS, TuneSettings
+from dfolora.settings.methods import METHODS
 from dfolora.settings.model import BenchSettings, EvaluateSettings
 from dfolora.settings.options import Options, flag
 from dfolora.settings.presets import PRESETS
 from dfolora.settings.prompting import EvolveSettings
+from dfolora.settings.tune import TuneSettings
 from dfolora.settings.yaml_file import read_yaml
 from dfolora.tools import command as tools
 

@@ -17,12 +17,13 @@ from dfolora.runs import trackers
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import PLACES
 from dfolora.settings.comparison import CompareSettings, PlotSettings, ReportSettings
-from dfolora.settings.methods import METHODS, TuneSettings
+from dfolora.settings.methods import METHODS
 from dfolora.settings.model import BenchSettings, EvaluateSettings, ModelSettings
 from dfolora.settings.options import Options, flag, hints
 from dfolora.settings.presets import PRESETS
 from dfolora.settings.prompting import AlternateSettings, EvolveSettings, PromptSettings
 from dfolora.settings.tools import ExportSettings, MergeSettings, PushSettings
+from dfolora.settings.tune import TuneSettings
 from dfolora.tasks import reasoning as question_sets
 
 HEAD = """# Reference
