@@ -211,8 +211,7 @@ def _stranger(word: str, command: str, argv: list[str]) -> UserError:
         return UserError(f"{name!r} is one word too many; see `dfolora {command} --help`")
     if command in LIKE_TUNE:
         kind, chosen = _asked(argv)
-        error = refusal(name[2:].replace("-", "_"), kind, chosen)
-        if not str(error).startswith("option:"):
+        if not str(error := refusal(name[2:].replace("-", "_"), kind, chosen)).startswith("option:"):
             return error
         known = _known(kind, chosen) | alternation.own_names(command)
         return unknown("flag", name, map(flag, known | {"config", "resume", "json"}))

@@ -1,8 +1,9 @@
 """``dfolora.alternate``: the instruction and the weights in turn, each searched with the other held.
 
 A cycle is a search for an instruction, scored with the last cycle's adapter, and then a search for an adapter, from
-zero, with that instruction in front of the task's prompt. Both are runs of their own with a folder each; this file
-deals out the budget, goes on where it was stopped, and keeps the cycle that the dev examples like best.
+zero, with that instruction in front of the task's prompt. Both are runs of their own with a folder each. This file
+stands beside the library, as a user's script would: it deals out the budget, calls one after the other, goes on where
+it was stopped, and keeps the cycle that the dev examples like best.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dfolora import api
+import dfolora
 from dfolora.chat import Chat
 from dfolora.errors import UserError
 from dfolora.evolution.run import search_texts
@@ -209,9 +210,9 @@ def _weight_step(
     if (output / "config.yaml").is_file():
         simple = (str, int, float, bool, dict, list, type(None))
         objects = {name: value for name, value in tuning.items() if not isinstance(value, simple) or name in FREE}
-        return api.tune(resume=output, listener=listener, **objects).scores
+        return dfolora.tune(resume=output, listener=listener, **objects).scores
     own = {**tuning, "template": template, "budget": budget, "output": str(output)}
-    return api.tune(listener=listener, **own).scores
+    return dfolora.tune(listener=listener, **own).scores
 
 
 def _copy(adapter: Path, folder: Path) -> None:

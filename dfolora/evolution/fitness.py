@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -229,13 +230,23 @@ class ChoiceFitness(Fitness):
         return PromptEncoder(self.language_model, task, self.settings.max_length or 0)
 
     def _losses(self, texts: Sequence[str], examples: Sequence[Example]) -> list[float]:
-        """The losses of K texts on N examples, from K x N rows that the engine gets at once."""
-        if not texts:
-            return []
-        told = [example for text in texts for example in _told(text, examples)]
+        """The losses of K texts on N examples, from K x N rows that the engine gets at once; infinite: too long."""
+        fitting = [text for text in texts if self._fits(text, examples)]
+        if not fitting:
+            return [math.inf] * len(texts)
+        told = [example for text in fitting for example in _told(text, examples)]
         scores = self._scores(self._behind, told).log_softmax(-1)
         right = scores[range(len(told)), self._behind.labels(told)]
-        return [float(loss) for loss in -right.view(len(texts), -1).mean(1)]
+        found = dict(zip(fitting, (-right.view(len(fitting), -1).mean(1)).tolist(), strict=True))
+        return [found.get(text, math.inf) for text in texts]
+
+    def _fits(self, text: str, examples: Sequence[Example]) -> bool:
+        """Whether an instruction leaves the prompts room; one that does not is as bad as can be."""
+        try:
+            self._behind.check(_told(text, examples))
+        except UserError:
+            return False
+        return True
 
     def _scores(self, encoder: PromptEncoder, examples: Sequence[Example]) -> Any:
         """(N, C) float32 on the CPU."""

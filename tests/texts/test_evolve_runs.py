@@ -194,6 +194,14 @@ def test_a_generation_is_scored_at_once_with_the_losses_of_one_text_after_the_ot
     assert 1 <= fitness.forwards <= 2 < len(texts) <= one_by_one
 
 
+def test_an_instruction_that_leaves_no_room_is_the_worst() -> None:
+    fitness = choices("masked")
+    fitness._behind.max_length = 24
+    losses = fitness.losses(["it was", "very " * 40, "it is"])
+    assert losses[1] == math.inf
+    assert [losses[0], losses[2]] == pytest.approx(fitness.losses(["it was", "it is"]), abs=1e-5)
+
+
 def test_one_loaded_model_varies_and_scores_and_an_adapter_only_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
