@@ -97,7 +97,8 @@ def read_prompt(folder: str) -> dict[str, Tensor]:
     if not ours and "prompt_embeddings" in tensors:
         tensors = {"prompt": tensors["prompt_embeddings"]}
     shapes = {name: tuple(part.shape) for name, part in tensors.items()}
-    (m, d), (k, _) = shapes.get("prompt", (0, 0)), shapes.get("axes", (0, 0))
+    m, d = (*shapes.get("prompt", ()), 0, 0)[:2]
+    k = (*shapes.get("axes", ()), 0)[0]
     wanted: dict[str, tuple[int, ...]] = {"prompt": (m, d)}
     if ours:
         wanted |= {"b": (m, k), "c": (m,), "center": (d,), "axes": (k, d)}

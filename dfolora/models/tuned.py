@@ -10,6 +10,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dfolora.errors import UserError
+
 if TYPE_CHECKING:
     from dfolora.models.adapter import Factors, Layer
 
@@ -61,11 +63,13 @@ class TunedModel(ABC):
         for left in folder.parent.glob(folder.name + ".partial-*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
-        partial.mkdir()
         try:
+            partial.mkdir()
             self._fill(partial, texts, tokenizer)
-        except BaseException:  # a full disk, or Ctrl-C: nothing half written stays
+        except BaseException as error:  # a full disk, or Ctrl-C: nothing half written stays
             shutil.rmtree(partial, ignore_errors=True)
+            if isinstance(error, OSError) or "os error" in str(error):  # safetensors and tokenizers have their own
+                raise UserError(f"output: cannot write {str(folder)!r} ({error!s:.100})") from error
             raise
         if folder.is_symlink():
             folder.unlink()

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from scripts.forked import warm
 from scripts.fuzz.inside import Inside
-from scripts.fuzz.kinds import KINDS, MODEL, Good, prepare
+from scripts.fuzz.kinds import KINDS, MODEL, NEED_RUNS, Good, prepare
 from scripts.torture.runs import content
 
 WHOLE = 40  # one accepted input in so many runs to its end
@@ -126,8 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     place = Path(tempfile.mkdtemp(prefix="fuzz-"))
     warm(["evaluate", *MODEL, "--task", "demo/sentiment", "--split", "dev", "--shots", "2"])
-    good = prepare(place)
     kinds = [asked.only] if asked.only else list(KINDS)
+    good = prepare(place, NEED_RUNS.isdisjoint(kinds))
     plan = [(kinds[n % len(kinds)], asked.start + n // len(kinds)) for n in range(asked.count)]
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
     started = time.monotonic()

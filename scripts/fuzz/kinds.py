@@ -32,8 +32,10 @@ class Good:
     asked: Path
 
 
-def prepare(work: Path) -> Good:
-    """Make the runs."""
+def prepare(work: Path, nothing: bool = False) -> Good:
+    """Make the runs; none where ``nothing`` needs them."""
+    if nothing:
+        return Good([], work)
     asked = ["--method", "search", *_SMALL]
     first = ["--method", "first-order", "--budget", "4", "--shots", "4", "--test-limit", "6", "--dev-every", "2"]
     prompt = [*asked, "--tune", "prompt", "--prompt-tokens", "4"]
@@ -225,6 +227,9 @@ KINDS: dict[str, Callable[[Good, Path, random.Random], list[str]]] = {
     "options": options, "YAML files": configurations, "adapters": adapters, "run folders": run_folders,
     "rewards": rewards, "questions": questions, "answered questions": answers,
 }  # fmt: skip
+
+
+NEED_RUNS = {"YAML files", "adapters", "run folders", "answered questions"}
 
 
 def _joined(flags: dict[str, str]) -> list[str]:
