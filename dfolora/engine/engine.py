@@ -194,10 +194,10 @@ class Engine(BatchRunner):
         return [torch.tensor(cut, device=self.device) for cut in cuts]
 
     def _all_buckets(self, edits: Mapping[str, Edit], population: int, examples: Tensor | None) -> Tensor:
-        """As ``_readings``; where memory is not enough, chunks are halved for good, down to one row at a time."""
+        """As ``_in_chunks``; where memory is not enough, chunks are halved for good, down to one row at a time."""
         while True:
             try:
-                return self._readings(edits, population, examples)
+                return self._in_chunks(edits, population, examples)
             except (RuntimeError, MemoryError) as error:
                 if not memory.is_used_up(error):
                     raise
@@ -210,7 +210,7 @@ class Engine(BatchRunner):
             memory.give_back(self.device)
             self.use(self.savings)
 
-    def _readings(self, edits: Mapping[str, Edit], population: int, examples: Tensor | None) -> Tensor:
+    def _in_chunks(self, edits: Mapping[str, Edit], population: int, examples: Tensor | None) -> Tensor:
         if any(getattr(self.savings, name) for name in refused(self.adapter, self.single_rows)):
             self.use(self.savings)  # another engine has found that they do not work here
         rows, chosen = self.rows, torch.ones(self.rows.count, dtype=torch.bool, device=self.device)
