@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dfolora.baselines.base import Baseline
     from dfolora.comparison.compare import compare
     from dfolora.errors import UserError
+    from dfolora.evolution.alternate import alternate
     from dfolora.evolution.run import evolve
     from dfolora.models.load import load as load_model
     from dfolora.optimizers import Optimizer
@@ -34,6 +35,7 @@ _PLACES = {
     "compare": "comparison.compare",
     "prompt": "reasoning.opening",
     "evolve": "evolution.run",
+    "alternate": "evolution.alternate",
     "register": "registration",
     "load_model": "models.load:load",
     "Run": "runs.folder",
@@ -59,6 +61,7 @@ __all__ = [
     "Subspace",
     "Task",
     "UserError",
+    "alternate",
     "baseline",
     "compare",
     "evaluate",

@@ -18,18 +18,8 @@ from dfolora.models import adapter as adapters
 from dfolora.models import deep_prompted, gated_adapter, prefix_folder, prompt_folder, prompted
 from dfolora.models.bare import Bare
 from dfolora.models.tuned import TunedModel
-from dfolora.opening import (
-    check_examples,
-    check_workers,
-    open_method,
-    open_model,
-    open_problem,
-    open_prompt,
-    open_prompts,
-    open_task,
-    run_settings,
-    with_demo,
-)
+from dfolora.opening import check_examples, open_model, open_prompt, open_prompts, open_task, run_settings, with_demo
+from dfolora.opening_methods import check_workers, open_method, open_problem
 from dfolora.problems.encode import PromptEncoder
 from dfolora.problems.objectives import make_objective
 from dfolora.problems.parted import PartedProblem
@@ -42,8 +32,10 @@ from dfolora.runs.hub import check_push, push
 from dfolora.runs.listener import Listener, one_listener
 from dfolora.runs.trackers import with_trackers
 from dfolora.settings.build import settings as settings_of
-from dfolora.settings.methods import FullParameterSettings, SearchSettings, TuneSettings
+from dfolora.settings.methods import FullParameterSettings
 from dfolora.settings.model import EvaluateSettings
+from dfolora.settings.search import SearchSettings
+from dfolora.settings.tune import TuneSettings
 from dfolora.task import Example, Task
 
 

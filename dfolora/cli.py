@@ -14,15 +14,17 @@ from typing import Any
 
 from dfolora.comparison import command as comparison
 from dfolora.errors import UserError, unknown
+from dfolora.evolution import alternate_command as alternation
 from dfolora.evolution import command as prompting
 from dfolora.flags import Parser, add_settings, as_flags
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import declared_options, method_of, refusal
-from dfolora.settings.methods import METHODS, TuneSettings
+from dfolora.settings.methods import METHODS
 from dfolora.settings.model import BenchSettings, EvaluateSettings
 from dfolora.settings.options import Options, flag
 from dfolora.settings.presets import PRESETS
 from dfolora.settings.prompting import EvolveSettings
+from dfolora.settings.tune import TuneSettings
 from dfolora.settings.yaml_file import read_yaml
 from dfolora.tools import command as tools
 
@@ -30,11 +32,10 @@ SYNTHETIC = (
     "The demo's language is synthetic: its sentences come from a grammar in this package, its model was trained on it."
 )
 # What may stand beside --resume.
-FREE = (
-    "budget", "reward", "trust_remote_code", "device", "stop_at", "patience", "track", "push_to_hub",
-    "workers", "ray_address", "slice_size",
-)  # fmt: skip
-ROOMS = (comparison, tools)  # that bring commands of their own
+FREE = ("budget", "reward", "trust_remote_code", "device", "stop_at", "patience", "track", "push_to_hub", "workers",
+        "ray_address", "slice_size")  # fmt: skip
+LIKE_TUNE = ("tune", "info", "alternate")  # whose flags are those of the method and the optimizer
+ROOMS = (comparison, tools, alternation)  # that bring commands of their own
 LISTS = {
     "tasks": "list the tasks",
     "optimizers": "list the optimizers",
@@ -101,10 +102,9 @@ def _run(argv: list[str]) -> int:
     for room in (*ROOMS, prompting):
         if command in room.KINDS:
             signal.signal(signal.SIGTERM, _terminate)
-            return room.run(command, _values(values) if command == "info" else values, as_json, argv)
+            return room.run(command, _values(values) if command in LIKE_TUNE else values, as_json, argv)
     runs = {"tune": _tune, "evaluate": _evaluate, "baseline": _baseline, "bench": _bench, "task": _task}
-    run = runs.get(command)
-    return run(values, as_json) if run else _list(command, as_json)
+    return runs[command](values, as_json) if command in runs else _list(command, as_json)
 
 
 def _parser(argv: list[str]) -> Parser:
@@ -150,7 +150,7 @@ def _parser(argv: list[str]) -> Parser:
     prompting.add_command(add, argv)
     for room in ROOMS:
         room.add_commands(add)
-    if argv[:1] in (["tune"], ["info"]):
+    if argv and argv[0] in LIKE_TUNE:
         kind, chosen = _asked(argv)
         options = {name: option for name, (_, option) in declared_options(kind, chosen).items()}
         add_settings(made[argv[0]], kind, options)
@@ -164,13 +164,11 @@ def _asked(argv: list[str]) -> tuple[type[TuneSettings], dict[str, str]]:
     """Find the settings class, and what decides its options, on a command line, so that they become flags."""
     from dfolora.tasks import is_generated
 
-    first = Parser(prog="dfolora tune", add_help=False)
-    for name in ("method", "preset", "optimizer", "subspace", "tune", "config"):
-        first.add_argument(flag(name), default="")
-    asked = vars(first.parse_known_args(argv[1:])[0])
+    said = _flags(argv)
+    asked = {name: said.get(name, "") for name in ("method", "preset", "optimizer", "subspace", "tune", "config")}
     file = read_yaml(asked["config"]) if asked["config"] else {}
     preset = PRESETS.get(asked["preset"] or str(file.get("preset", "")), {})
-    given = {**{name.replace("-", "_"): value for name, value in file.items()}, **_flags(argv)}
+    given = {**{name.replace("-", "_"): value for name, value in file.items()}, **said}
     method = method_of(given, is_generated(given.get("task")))
     if method not in METHODS:
         raise unknown("method", method, METHODS)
@@ -180,7 +178,7 @@ def _asked(argv: list[str]) -> tuple[type[TuneSettings], dict[str, str]]:
         for name in ("optimizer", "subspace", "tune")
     }
     for name in (name.replace("-", "_") for name in file):
-        if name not in _known(kind, chosen):
+        if name not in _known(kind, chosen) | alternation.own_names(argv[0]):
             raise UserError(f"config: {asked['config']!r}: {refusal(name, kind, chosen)}")
     return kind, chosen
 
@@ -211,18 +209,17 @@ def _stranger(word: str, command: str, argv: list[str]) -> UserError:
     name = word.split("=")[0]
     if not name.startswith("--"):
         return UserError(f"{name!r} is one word too many; see `dfolora {command} --help`")
-    if command in ("tune", "info"):
+    if command in LIKE_TUNE:
         kind, chosen = _asked(argv)
-        error = refusal(name[2:].replace("-", "_"), kind, chosen)
-        if not str(error).startswith("option:"):
+        if not str(error := refusal(name[2:].replace("-", "_"), kind, chosen)).startswith("option:"):
             return error
-        return unknown("flag", name, map(flag, {*_known(kind, chosen), "config", "resume", "json"}))
+        known = _known(kind, chosen) | alternation.own_names(command)
+        return unknown("flag", name, map(flag, known | {"config", "resume", "json"}))
     kinds: dict[str, Any] = {"evaluate": EvaluateSettings, "bench": BenchSettings, "baseline": BaselineSettings}
     kinds |= {name: kind for room in ROOMS for name, kind in room.KINDS.items()}
     kinds["prompt"] = prompting.kind_of(argv)
-    known = {flag(field.name) for field in dataclasses.fields(kinds[command])} if command in kinds else {"--json"}
-    known |= set(map(flag, {**_own_options(argv), **prompting.own_options(argv)}))
-    return unknown("flag", name, known)
+    flags = {flag(field.name) for field in dataclasses.fields(kinds[command])} if command in kinds else {"--json"}
+    return unknown("flag", name, flags | set(map(flag, {**_own_options(argv), **prompting.own_options(argv)})))
 
 
 def _values(values: dict[str, Any], kind: type[Options] | None = None, more: Collection[str] = ()) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import torch
 import dfolora
 from dfolora.log import Step, checksum, finite
 from dfolora.methods.method import Method
-from dfolora.opening import open_problem
-from dfolora.settings.methods import SubspaceSettings
+from dfolora.opening_methods import open_problem
 from dfolora.settings.options import option
+from dfolora.settings.search import SubspaceSettings
 
 
 class Anneal(Method):

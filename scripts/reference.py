@@ -17,12 +17,13 @@ from dfolora.runs import trackers
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import PLACES
 from dfolora.settings.comparison import CompareSettings, PlotSettings, ReportSettings
-from dfolora.settings.methods import METHODS, TuneSettings
+from dfolora.settings.methods import METHODS
 from dfolora.settings.model import BenchSettings, EvaluateSettings, ModelSettings
 from dfolora.settings.options import Options, flag, hints
 from dfolora.settings.presets import PRESETS
-from dfolora.settings.prompting import EvolveSettings, PromptSettings
+from dfolora.settings.prompting import AlternateSettings, EvolveSettings, PromptSettings
 from dfolora.settings.tools import ExportSettings, MergeSettings, PushSettings
+from dfolora.settings.tune import TuneSettings
 from dfolora.tasks import reasoning as question_sets
 
 HEAD = """# Reference
@@ -45,6 +46,7 @@ COMMANDS = {
     "dfolora push RUN REPOSITORY": "an adapter and its card to the Hugging Face Hub",
     "dfolora bench": "how fast a population is scored, in units of plain inference",
     "dfolora prompt": "answer questions, or evolve an instruction: [prompting_texts.md](prompting_texts.md)",
+    "dfolora alternate": "an instruction and an adapter in turn: [prompting_texts.md](prompting_texts.md)",
     "dfolora tasks": "list the tasks; `dfolora task NAME` says what one is",
     "dfolora optimizers": (
         "list the optimizers; likewise `subspaces`, `objectives`, `presets`, `baselines`, `predictors`, `question-sets`"
@@ -170,6 +172,8 @@ def reference() -> str:
     evolved = names_of(EvolveSettings) - names_of(PromptSettings) - {"evolve_options"} | {"method"}
     out += [*option_table(EvolveSettings, evolved), *named(builtin(texts.REGISTRY)), "What they take themselves:", ""]
     out += brought({name: texts.text_options(name) for name in builtin(texts.REGISTRY)})
+    out += ["## `dfolora alternate`", "", "`--config FILE`, `--resume RUN`, the options of `dfolora tune`, and:", ""]
+    out += option_table(AlternateSettings, names_of(AlternateSettings))
     out += ["## `dfolora compare`", "", "`--config FILE`, the options of every `dfolora tune` above, and:", ""]
     grid = [f.name for f in dataclasses.fields(CompareSettings) if f.metadata.get("group")]
     out += option_table(

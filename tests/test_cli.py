@@ -14,9 +14,10 @@ import yaml
 from tiny_models import SMALL, Command, csv_files, log, model, rows
 
 from dfolora.optimizers import optimizer_names
-from dfolora.settings.methods import HybridSettings, SearchSettings, TangentSettings
+from dfolora.settings.methods import HybridSettings, TangentSettings
 from dfolora.settings.model import EvaluateSettings
 from dfolora.settings.options import flag
+from dfolora.settings.search import SearchSettings
 from dfolora.tasks import task_names
 
 KEYS = {

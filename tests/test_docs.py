@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import runpy
 import shlex
@@ -23,6 +24,7 @@ from dfolora.bench import command as bench
 from dfolora.comparison import compare as comparison
 from dfolora.comparison import plot, report
 from dfolora.comparison.grid import make_grid
+from dfolora.evolution import alternate as alternation
 from dfolora.evolution import run as evolution
 from dfolora.evolution.run import evolve_settings
 from dfolora.reasoning import opening as answering
@@ -31,6 +33,7 @@ from dfolora.runs import hub
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import settings, tune_settings
 from dfolora.settings.model import BenchSettings, EvaluateSettings
+from dfolora.settings.prompting import AlternateSettings
 from dfolora.settings.tools import ExportSettings, MergeSettings, PushSettings
 from dfolora.tasks.demo import MODEL_DIR
 from dfolora.tools import info, lm_eval, merge
@@ -121,6 +124,11 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
             (evolve_settings if "evolve" in options else prompt_settings)(options)
         raise Parsed
 
+    def alternated(resume: Any = None, listener: Any = None, **options: Any) -> None:
+        beside = {field.name for field in dataclasses.fields(AlternateSettings)}
+        AlternateSettings(**{name: value for name, value in options.items() if name in beside})
+        tune(**{name: value for name, value in options.items() if name not in beside})
+
     hill = runpy.run_path(str(ROOT / "examples" / "own_optimizer.py"))["Hill"]
     dfolora.register("optimizer", "hill", hill)  # docs/adding.md has it as an entry point
     dfolora.register("baseline", "last-word", LastWord)
@@ -137,6 +145,7 @@ def test_commands_parse(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(report, "report", drawn)
     monkeypatch.setattr(answering, "prompt", answered)
     monkeypatch.setattr(evolution, "evolve", answered)
+    monkeypatch.setattr(alternation, "alternate", alternated)
     name, *words = words_of(command)
     if name.startswith("./scripts/"):
         assert (ROOT / name).stat().st_mode & 0o100, f"{name} cannot be run"

@@ -14,7 +14,7 @@ from dfolora import cli
 from dfolora.loop import run_method
 from dfolora.runs.folder import Run
 from dfolora.settings.build import tune_settings
-from dfolora.settings.methods import SearchSettings
+from dfolora.settings.search import SearchSettings
 
 OPTIMIZER = '''
 from typing import Annotated

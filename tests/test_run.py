@@ -21,7 +21,7 @@ from dfolora.runs.card import model_card
 from dfolora.runs.folder import Run
 from dfolora.runs.progress import Display, progress_line
 from dfolora.settings.build import saved, tune_settings
-from dfolora.settings.methods import SearchSettings
+from dfolora.settings.search import SearchSettings
 from dfolora.task import Prompt
 
 CPU = torch.device("cpu")

@@ -13,17 +13,12 @@ from tiny_models import Command
 from dfolora.errors import UserError
 from dfolora.optimizers import make_optimizer, optimizer_names, options_of
 from dfolora.settings.build import saved, settings, tune_settings
-from dfolora.settings.methods import (
-    METHODS,
-    FirstOrderSettings,
-    FullParameterSettings,
-    HybridSettings,
-    SearchSettings,
-    TuneSettings,
-)
+from dfolora.settings.methods import METHODS, FirstOrderSettings, FullParameterSettings, HybridSettings
 from dfolora.settings.model import BenchSettings, EvaluateSettings
 from dfolora.settings.options import Options, flag, hints, option
 from dfolora.settings.presets import PRESETS
+from dfolora.settings.search import SearchSettings
+from dfolora.settings.tune import TuneSettings
 from dfolora.settings.yaml_file import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]

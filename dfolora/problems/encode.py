@@ -16,8 +16,9 @@ from dfolora.models.instances import Instances
 from dfolora.models.load import LanguageModel
 from dfolora.models.soft_tokens import SoftTokens
 from dfolora.problems.answer_tokens import AnswerTokens
-from dfolora.task import Example, Kind, Prompt, Task
-from dfolora.template import before, fill, names, shown, without
+from dfolora.problems.prompt_checks import beside, checked_prompt, positions_left
+from dfolora.task import Example, Task
+from dfolora.template import before, fill, shown
 
 SENTINEL = "<extra_id_0>"  # what T5 was trained to fill in
 
@@ -68,12 +69,12 @@ class PromptEncoder:
                 f"task: {task.name!r} has no prompt for {with_article(self.kind)} model, only {', '.join(task.prompts)}"
             )
         self.task = task
-        self.prompt = _checked_prompt(task.prompts[self.kind], self.kind)
+        self.prompt = checked_prompt(task.prompts[self.kind], self.kind)
         self.soft, self.instances = soft, instances
-        limit = _positions_left(language_model, soft)
+        limit = positions_left(language_model, soft)
         if max_length > limit:
             raise UserError(
-                f"max_length: {max_length} is more than the {limit} positions of {language_model.name!r}{_beside(soft)}"
+                f"max_length: {max_length} is more than the {limit} positions of {language_model.name!r}{beside(soft)}"
             )
         self.max_length = max_length or min(limit, 512)
         if self.kind == "seq2seq" and self.tokenizer.convert_tokens_to_ids(SENTINEL) == self.tokenizer.unk_token_id:
@@ -299,7 +300,7 @@ class PromptEncoder:
             ids = self._prompt_ids(render(fields))
         if len(ids) > limit:
             raise UserError(
-                f"max_length: {self.max_length} tokens{_beside(self.soft)} cannot hold its prompt "
+                f"max_length: {self.max_length} tokens{beside(self.soft)} cannot hold its prompt "
                 f"({len(ids) + reserve} tokens with field {name or 'none'!r} cut)"
             )
         return ids, fields
@@ -365,42 +366,3 @@ class PromptEncoder:
             word = self.prompt.words[tokens.index(max(tokens))]
             raise UserError(f"label_words: {word!r} is a token that {self.language_model.name!r} has no embedding for")
         return tokens
-
-
-def _positions_left(language_model: LanguageModel, soft: SoftTokens | None) -> int:
-    """How many tokens a text may have beside the soft ones.
-
-    Raises:
-        UserError: none at all.
-    """
-    limit = language_model.max_length
-    if soft is not None and soft.count >= limit:
-        raise UserError(
-            f"prompt_tokens: {soft.count} leave no room for a text: {language_model.name!r} has {limit} positions; "
-            "take far fewer"
-        )
-    return limit - (0 if soft is None else soft.count)
-
-
-def _beside(soft: SoftTokens | None) -> str:
-    return f" beside {soft.count} soft ones" if soft is not None and soft.count else ""
-
-
-def _checked_prompt(prompt: Prompt, kind: Kind) -> Prompt:
-    """A prompt whose template can serve a kind of model; a sentence encoder's has no ``{mask}``."""
-    template = prompt.template
-    fields = names(template)
-    masks = fields.count("mask")
-    names(prompt.answer)
-    if kind == "encoder":
-        return replace(prompt, template=without(template, "mask"))
-    if masks != 1:
-        raise UserError(
-            f"template: {shown(template)} has {masks} {{mask}} and needs exactly one, where the answer stands"
-        )
-    if kind == "causal" and fields[-1] != "mask":
-        raise UserError(
-            f"template: {shown(template)} has a field after {{mask}}; a causal model answers before it reads that, "
-            "so put {mask} last"
-        )
-    return prompt

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from dfolora.errors import UserError
@@ -17,11 +18,22 @@ from dfolora.question import Family
 from dfolora.reasoning import instructions
 from dfolora.reasoning.asker import Asker, Turn
 from dfolora.reasoning.numbers import digits_in, numbers_in
-from dfolora.reasoning.predictor import Predictor
+from dfolora.reasoning.predictor import Predictor, Slot
 from dfolora.reasoning.trace import Trace
 from dfolora.texts import operators
 
 SELECT_TOKENS, EVOLVE_TOKENS = 16, 128
+FIRST = {
+    "crossover": (operators.CROSSOVER, "Here are two prompts with one aim. Join what is best in each into a new one."),
+    "mutation": (operators.MUTATION, "Here is a prompt. Make a better one of it: clearer, and different in one point."),
+    "selection": (instructions.SELECTION, "With which of these prompts would you make the fewest mistakes here?"),
+    "rewrite": (
+        instructions.REWRITING,
+        "Write this question in plain words, so that somebody who follows the prompt finds it easy. Leave out nothing, "
+        "neither numbers nor names, and give no answer.",
+    ),
+}
+"""What the steps before solving are told, and another wording to begin a search with."""
 
 
 class EoT(Predictor):
@@ -36,6 +48,8 @@ class EoT(Predictor):
         pool: ``shared``: evolved once for all questions; ``each``: anew for each question.
         evolve_temperature: of crossover and mutation.
         seed_prompts: two instructions to begin with, with ``|`` between; '': those of the questions' family.
+        crossover_prompt, mutation_prompt, selection_prompt, rewrite_prompt: what the model is told to do in a step;
+            '': as the package says it. What it is done with, and how to reply, is said in any case.
     """
 
     def __init__(
@@ -49,6 +63,10 @@ class EoT(Predictor):
         pool: Annotated[str, "evolve once for all questions, or for each anew", ("shared", "each")] = "shared",
         evolve_temperature: Annotated[float, "temperature of crossover and mutation"] = 0.5,
         seed_prompts: Annotated[str, "two instructions with | between; nothing: those that suit the task"] = "",
+        crossover_prompt: Annotated[str, "how the model is told to cross; nothing: as usual"] = "",
+        mutation_prompt: Annotated[str, "how the model is told to mutate; nothing: as usual"] = "",
+        selection_prompt: Annotated[str, "how the model is told to choose; nothing: as usual"] = "",
+        rewrite_prompt: Annotated[str, "how the model is told to state a question anew; nothing: as usual"] = "",
     ) -> None:
         super().__init__(asker)
         if population < 2:
@@ -58,10 +76,26 @@ class EoT(Predictor):
         self.shared, self.evolve_temperature = pool == "shared", evolve_temperature
         self.seeds: list[str] = _seeds(seed_prompts) or [instructions.STEP_BY_STEP, instructions.PLAN[asker.family]]
         self.pool: list[str] = []
+        takes = {
+            "crossover": crossover and self.size > 2,
+            "mutation": mutation and self.size > (3 if crossover else 2),
+            "selection": True,
+            "rewrite": rewrite,
+        }
+        told = dict(zip(takes, (crossover_prompt, mutation_prompt, selection_prompt, rewrite_prompt), strict=True))
+        for step, text in told.items():
+            if text and (mode == "single" or not takes[step]):
+                why = "a single call has its own words" if mode == "single" else "that step is left out"
+                raise UserError(f"{step}_prompt: {text[:60]!r} would not be said: {why}")
+        self.told = {step: text or FIRST[step][0] for step, text in told.items()}
 
-    @staticmethod
-    def with_text(text: str, family: Family) -> dict[str, Any]:
-        return {"seed_prompts": f"{instructions.STEP_BY_STEP} | {text.replace('|', '/')}"}
+    @classmethod
+    def slots(cls, family: Family) -> dict[str, Slot]:
+        solve = Slot(
+            (instructions.PLAN[family], "Look at each part of the question in turn, and conclude only at the end."),
+            lambda text: {"seed_prompts": f"{instructions.STEP_BY_STEP} | {text.replace('|', '/')}"},
+        )
+        return {"solve": solve} | {name: Slot(first, partial(_told, name)) for name, first in FIRST.items()}
 
     def prepare(self) -> Trace | None:
         if self.mode == "single" or not self.shared or self.size == 2:
@@ -90,12 +124,12 @@ class EoT(Predictor):
         for child in range(self.size - 2):
             crosses = self.crossover and (not self.mutation or child % 2 == 0)
             stage = "crossover" if crosses else "mutation"
-            turns, parents = [], []
+            turns, parents, told = [], [], self.told[stage]
             for trace, pool in zip(traces, pools, strict=True):
                 # The first child crosses the seeds, later ones the youngest with a seed; the youngest is mutated.
                 other = pool[child // 2 % 2]
                 parent = pool[child % 2] if not self.crossover else pool[-1]
-                said = operators.crossover(other, pool[-1]) if crosses else operators.mutation(parent)
+                said = operators.crossover(other, pool[-1], told) if crosses else operators.mutation(parent, told)
                 turns.append(Turn(trace, (said,), 7_919 * (child + 1) + 104_729 * (trace.index + 1)))
                 parents.append(other if crosses else parent)
             tokens = min(EVOLVE_TOKENS, self.asker.max_tokens)
@@ -107,7 +141,8 @@ class EoT(Predictor):
     def _select(self, traces: Sequence[Trace], pools: Sequence[list[str]]) -> list[str]:
         """The instruction that the model picks for each question; the first seed where its reply names none."""
         pairs = list(zip(traces, pools, strict=True))
-        turns = [Turn(t, (instructions.selection(pool, self.question_of(t)),), t.index) for t, pool in pairs]
+        said = [instructions.selection(pool, self.question_of(t), self.told["selection"]) for t, pool in pairs]
+        turns = [Turn(t, (text,), t.index) for (t, _), text in zip(pairs, said, strict=True)]
         replies = self.asker.ask("selection", turns, 0.0, SELECT_TOKENS)
         chosen = []
         for (trace, pool), reply in zip(pairs, replies, strict=True):
@@ -121,7 +156,8 @@ class EoT(Predictor):
         turns, questions = [], []
         for trace, instruction in zip(traces, chosen, strict=True):
             assert trace.question is not None, "only questions are rewritten"
-            turns.append(Turn(trace, (instructions.rewriting(instruction, trace.question.text),), trace.index))
+            said = instructions.rewriting(instruction, trace.question.text, self.told["rewrite"])
+            turns.append(Turn(trace, (said,), trace.index))
         for turn, reply in zip(turns, self.asker.ask("rewrite", turns, 0.0), strict=True):
             question = turn.trace.question
             assert question is not None, "as above"
@@ -130,6 +166,10 @@ class EoT(Predictor):
             other = instructions.restated(question.text, reply.strip())
             questions.append(question.whole if how else f"{other} {question.listed}".strip())
         return questions
+
+
+def _told(step: str, text: str) -> dict[str, Any]:
+    return {f"{step}_prompt": text}
 
 
 def picked(reply: str, count: int) -> int | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from dfolora.question import Family
 from dfolora.reasoning.asker import Asker
 from dfolora.reasoning.instructions import PLAN, STEP_BY_STEP, asked
-from dfolora.reasoning.predictor import Predictor
+from dfolora.reasoning.predictor import Predictor, Slot
 from dfolora.reasoning.trace import Trace
 
 
@@ -36,9 +36,9 @@ class ZeroShotCoT(Fixed):
     ) -> None:
         super().__init__(asker, instruction)
 
-    @staticmethod
-    def with_text(text: str, family: Family) -> dict[str, Any]:
-        return {"instruction": text}
+    @classmethod
+    def slots(cls, family: Family) -> dict[str, Slot]:
+        return {"solve": Slot((STEP_BY_STEP, PLAN[family]), lambda text: {"instruction": text})}
 
 
 class PlanAndSolve(Fixed):

@@ -45,22 +45,22 @@ def restated(question: str, other: str) -> str:
     return f"{question}\nThe same in other words: {other}"
 
 
-def selection(pool: list[str], question: str) -> str:
-    """What a model is told to pick one of several instructions for a question."""
+SELECTION = "Which of these prompts helps most to answer the question that follows?"
+REWRITING = (
+    "State the following question more clearly, so that it is easy to answer with the prompt given. Keep every "
+    "number, name and condition. Do not answer it."
+)
+
+
+def selection(pool: list[str], question: str, told: str = SELECTION) -> str:
+    """What a model is told to pick one of several instructions for a question; ``told`` says how to choose."""
     listed = "\n".join(f"{number}. {text}" for number, text in enumerate(pool, 1))
-    return (
-        "Which of these prompts helps most to answer the question that follows?\n"
-        f"{listed}\n\nQuestion: {question}\n\nReply with the number of the prompt only, 1 to {len(pool)}."
-    )
+    return f"{told}\n{listed}\n\nQuestion: {question}\n\nReply with the number of the prompt only, 1 to {len(pool)}."
 
 
-def rewriting(instruction: str, question: str) -> str:
-    """What a model is told to state a question anew; the choices are no part of it."""
-    return (
-        "State the following question more clearly, so that it is easy to answer with the prompt given. Keep every "
-        "number, name and condition. Do not answer it.\n"
-        f"Prompt: {instruction}\nQuestion: {question}\nClearer question:"
-    )
+def rewriting(instruction: str, question: str, told: str = REWRITING) -> str:
+    """What a model is told to state a question anew, without its choices; ``told`` says how."""
+    return f"{told}\nPrompt: {instruction}\nQuestion: {question}\nClearer question:"
 
 
 def single(first: str, second: str, crossover: bool, mutation: bool, rewrite: bool, prompts: int) -> str:

@@ -19,6 +19,7 @@ from dfolora.reasoning.scores import score
 from dfolora.reasoning.trace import Trace
 from dfolora.runs.description import name_of
 from dfolora.runs.listener import Listener
+from dfolora.settings.options import as_text
 from dfolora.settings.prompting import PromptSettings
 
 
@@ -99,8 +100,7 @@ def saved_prompt(settings: PromptSettings) -> dict[str, Any]:
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     own = {**values.pop("predictor_options"), **values.pop("evolve_options", {})}
     values["task"] = task_name(settings)
-    if isinstance(settings.model, Chat):
-        values["model"] = settings.model.name
+    values["model"] = as_text(settings.model)
     if settings.data:
         values["data"] = str(Path(settings.data).expanduser().resolve())
     plain = {name: value for name, value in values.items() if value is not None}

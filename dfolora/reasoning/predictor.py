@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from dfolora.errors import UserError
 from dfolora.question import Family
 from dfolora.reasoning.answers import Answer, extract
 from dfolora.reasoning.asker import Asker, Turn
@@ -14,6 +14,19 @@ from dfolora.reasoning.instructions import CONCLUDE
 from dfolora.reasoning.trace import Trace
 
 ANSWER_TOKENS = 32  # of the second call
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place of an instruction that may be searched for.
+
+    Attributes:
+        first: instructions to begin with, that of the package first.
+        options: an instruction -> the options of the predictor that put it in its place.
+    """
+
+    first: tuple[str, ...]
+    options: Callable[[str], dict[str, Any]]
 
 
 class Predictor(ABC):
@@ -30,14 +43,10 @@ class Predictor(ABC):
         """Make what all questions share and return its trace, whose ``facts`` the trace file keeps; None: nothing."""
         return None
 
-    @staticmethod
-    def with_text(text: str, family: Family) -> dict[str, Any]:
-        """The options with which an instruction that was searched for takes its place.
-
-        Raises:
-            UserError: it has no such place.
-        """
-        raise UserError("method: it has no instruction to evolve; take zero-shot-cot or eot")
+    @classmethod
+    def slots(cls, family: Family) -> dict[str, Slot]:
+        """The instructions that may be searched for, by name; none: there are none of its own."""
+        return {}
 
     @abstractmethod
     def answer(self, traces: Sequence[Trace]) -> None:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from dfolora.settings.methods import SearchSettings, TangentSettings, TuneSettings
+from dfolora.settings.methods import TangentSettings
 from dfolora.settings.options import as_text
+from dfolora.settings.search import SearchSettings
+from dfolora.settings.tune import TuneSettings
 from dfolora.task import AUTO_CLASSES
 
 if TYPE_CHECKING:

@@ -83,6 +83,8 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
     if not values.get("adapter"):
         return values
     folder = Path(values["adapter"]).expanduser()
+    if not _is_run(folder) and not (folder / FILE).is_file() and (folder / "adapter" / FILE).is_file():
+        folder = folder / "adapter"  # of an alternation
     if _is_run(folder):
         whole, adapter = folder / "model", folder / "adapter"
         if whole.is_dir():

@@ -31,8 +31,8 @@ from dfolora.runs.lock import locked
 from dfolora.runs.versions import versions_of
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import saved, tune_settings
-from dfolora.settings.methods import TuneSettings
 from dfolora.settings.options import as_text, typed
+from dfolora.settings.tune import TuneSettings
 from dfolora.settings.yaml_file import read_yaml
 
 _PACKAGES = ("dfolora", "torch", "transformers", "peft", "cma", "nevergrad", "numpy")

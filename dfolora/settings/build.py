@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from dfolora.errors import UserError, unknown
-from dfolora.settings.methods import METHODS, PROMPTS, TuneSettings
+from dfolora.settings.methods import METHODS
 from dfolora.settings.options import Options, as_text, typed
 from dfolora.settings.presets import PRESETS
+from dfolora.settings.search import PROMPTS
+from dfolora.settings.tune import TuneSettings
 
 Settings = TypeVar("Settings", bound=Options)
 

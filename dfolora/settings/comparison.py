@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from dfolora.settings.methods import TuneSettings
 from dfolora.settings.options import Options, option
+from dfolora.settings.tune import TuneSettings
 
 GRID = "Grid"
 

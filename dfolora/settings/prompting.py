@@ -74,15 +74,18 @@ class PromptSettings(Options):
 class EvolveSettings(PromptSettings):
     """Options of ``prompt --evolve``: which instruction is searched for, and what scores it.
 
-    Of a set of questions it is the instruction that the method puts behind each of them, and wrong answers count. Of
+    Of a set of questions it is an instruction of the method, by ``slot``, and wrong answers count. Of
     any other task it stands before the task's own prompt, and the loss of the choice scores counts; ``model`` is then
     what is scored, and varies the instructions too unless ``base_url`` names a server for that.
     """
 
-    method: str = option(
-        "zero-shot-cot", "whose instruction evolves: zero-shot-cot, or eot (its second seed)", group=ASKING
+    method: str = option("zero-shot-cot", "whose instruction evolves: zero-shot-cot, or eot", group=ASKING)
+    slot: str = option(
+        "solve",
+        "which instruction: solve (of eot the second seed), or of eot crossover, mutation, selection, rewrite",
+        group=ASKING,
     )
-    evolve: str = option("evoprompt-ga", "what searches: evoprompt-ga, evoprompt-de, random", group=ASKING)
+    evolve: str = option("evoprompt-ga", "what searches: evoprompt-ga, evoprompt-de, gepa, random", group=ASKING)
     evolve_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "what it takes itself"})
     texts: str = option("", "instructions to begin with, with | between; nothing: those of the package", group=ASKING)
     scored: int = option(60, "instructions that are scored in all", group=RUN, least=1)
@@ -98,3 +101,18 @@ class EvolveSettings(PromptSettings):
 
     def check_data(self) -> None:
         """Nothing: a task of choices may come from the Hub."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlternateSettings(Options):
+    """Options of ``alternate`` beside those of ``tune``: how the budget is dealt out, and how instructions evolve."""
+
+    cycles: int = option(2, "times that an instruction, and then the weights, are searched", group=ASKING, least=1)
+    scored: int = option(20, "instructions that a cycle scores, out of the budget", group=ASKING, least=1)
+    evolve: str = option("evoprompt-ga", "what searches instructions: see `--evolve` of `dfolora prompt`", group=ASKING)
+    text_population: int = option(6, "instructions of a generation", group=ASKING, least=2)
+    texts: str = option("", "instructions to begin with, with | between; nothing: those of the package", group=ASKING)
+    base_url: str = option("", "a server that varies instructions; nothing: the model itself does", group=ASKING)
+    api_model: str = option("", "what the server calls its model", group=ASKING)
+    key_variable: str = option("OPENAI_API_KEY", "environment variable with the server's key", group=ASKING)
+    max_calls: int | None = option(None, "most calls of a cycle; nothing: no limit", group=ASKING, least=1)

@@ -25,6 +25,7 @@ REGISTRY = Registry(
             "dfolora.texts.evoprompt:DifferentialEvolution",
             "what differs in two texts is changed and put into the best (arXiv 2309.08532)",
         ),
+        "gepa": ("dfolora.texts.gepa:Gepa", "reads what went wrong and rewrites (arXiv 2507.19457); dfolora[gepa]"),
         "random": ("dfolora.texts.random:RandomRewordings", "rewordings of the first texts, for comparison"),
     },
     "dfolora.text_optimizers",

@@ -34,20 +34,20 @@ _TAGS = re.compile(r"<prompt>\s*(.*?)\s*(?:</prompt>|\Z)", re.DOTALL | re.IGNORE
 _LABEL = re.compile(r"^(?:(?:new|mutated|crossed|final|my)?\s*prompt(?:\s+\d+)?|reply|result)\s*:\s*", re.IGNORECASE)
 
 
-def crossover(first: str, second: str) -> str:
-    """What a model is told to make one instruction of two."""
-    return (
-        "Two prompts for the same purpose follow. Cross them: make one new prompt that takes good parts of both. "
-        f"{_CLOSE}\n\n{_EXAMPLE_CROSSOVER}\n\nNow yours\nPrompt 1: {first}\nPrompt 2: {second}\nReply:"
-    )
+CROSSOVER = "Two prompts for the same purpose follow. Cross them: make one new prompt that takes good parts of both."
+MUTATION = (
+    "A prompt follows. Mutate it: say it in other words, and change, drop or add a detail, with the same purpose."
+)
 
 
-def mutation(text: str) -> str:
-    """What a model is told to change an instruction."""
-    return (
-        "A prompt follows. Mutate it: say it in other words, and change, drop or add a detail, with the same purpose. "
-        f"{_CLOSE}\n\n{_EXAMPLE_MUTATION}\n\nNow yours\nPrompt: {text}\nReply:"
-    )
+def crossover(first: str, second: str, told: str = CROSSOVER) -> str:
+    """What a model is told to make one instruction of two; ``told`` says what to do with them."""
+    return f"{told} {_CLOSE}\n\n{_EXAMPLE_CROSSOVER}\n\nNow yours\nPrompt 1: {first}\nPrompt 2: {second}\nReply:"
+
+
+def mutation(text: str, told: str = MUTATION) -> str:
+    """What a model is told to change an instruction; ``told`` says what to do with it."""
+    return f"{told} {_CLOSE}\n\n{_EXAMPLE_MUTATION}\n\nNow yours\nPrompt: {text}\nReply:"
 
 
 def rewording(text: str) -> str:

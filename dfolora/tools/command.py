@@ -9,9 +9,10 @@ from typing import Any
 
 from dfolora.flags import MISSING, add_settings
 from dfolora.runs.forecast import clock
-from dfolora.settings.methods import METHODS, TuneSettings
+from dfolora.settings.methods import METHODS
 from dfolora.settings.options import Options
 from dfolora.settings.tools import ExportSettings, MergeSettings, PushSettings
+from dfolora.settings.tune import TuneSettings
 
 KINDS: dict[str, type[Options]] = {
     "merge": MergeSettings,

@@ -9,11 +9,12 @@ from typing import Any
 from dfolora.log import Line
 from dfolora.methods.method import Method
 from dfolora.methods.search import Search
-from dfolora.opening import check_examples, open_method, open_prompt, open_task, run_settings
+from dfolora.opening import check_examples, open_prompt, open_task, run_settings
+from dfolora.opening_methods import open_method
 from dfolora.problems.encode import PromptEncoder
 from dfolora.runs.description import name_of
 from dfolora.runs.forecast import forecast
-from dfolora.settings.methods import TuneSettings
+from dfolora.settings.tune import TuneSettings
 from dfolora.task import Example
 
 

@@ -21,8 +21,9 @@ from dfolora.problems.parted import PartedProblem
 from dfolora.problems.prefixes import PrefixProblem
 from dfolora.problems.problem import MakeEngine
 from dfolora.problems.prompts import PromptProblem
-from dfolora.settings.methods import GATED, FirstOrderSettings, SubspaceSettings
+from dfolora.settings.methods import FirstOrderSettings
 from dfolora.settings.model import EvaluateSettings, ModelSettings
+from dfolora.settings.search import GATED, SubspaceSettings
 from dfolora.subspaces import subspace_class
 from dfolora.task import Example
 
@@ -58,7 +59,7 @@ def open_soft_problem(
     measured: dict[str, Tensor] | None,
     make_engine: MakeEngine,
 ) -> tuple[PartedProblem[Any], dict[str, Tensor]]:
-    """Build the problem of a search of anything but LoRA; as ``opening.open_problem``."""
+    """Build the problem of a search of anything but LoRA; as ``opening_methods.open_problem``."""
     if settings.tune == "ipl-lora":
         assert encoder.soft is not None, "the encoder was made for gates"
         assert encoder.instances is not None, "the encoder was made for gates"
