@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfolora.tasks.demo import MODEL_DIR
 from scripts.forked import Process
 from scripts.fuzz import spoil
 from scripts.fuzz.published import QUESTIONS, RECORDS
-from tasks.demo import MODEL_DIR
 
 MODEL = ["--model", str(MODEL_DIR)]
 _SMALL = ["--shots", "4", "--test-limit", "6", "--population", "4", "--budget", "16", "--subspace-dim", "8"]
