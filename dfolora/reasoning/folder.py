@@ -163,13 +163,15 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _checked(line: Any) -> dict[str, Any]:
-    """A line of the trace, if the entries that scores are made of are what they should be."""
-    kinds: dict[str, tuple[type, ...]] = {
-        "index": (int,), "calls": (int,), "cut": (bool,), "prompt_tokens": (int, type(None)),
-        "completion_tokens": (int, type(None)),
-    }  # fmt: skip
-    if line["index"] != -1:  # the calls that all questions share
-        kinds |= {"correct": (bool,), "how": (str,), "answer": (str, float, type(None))}
+    """A line of the trace, if the entries that a run goes on from are what they should be."""
+    number, count = (int, float), (int, type(None))
+    kinds: dict[str, tuple[type, ...]] = {"index": (int,), "calls": (int,)}
+    if "losses" in line:  # a generation of a search for an instruction
+        kinds |= {"texts": (list,), "losses": (list,), "dev": (*number, type(None))}
+    else:
+        kinds |= {"cut": (bool,), "prompt_tokens": count, "completion_tokens": count}
+        if line["index"] != -1:  # the calls that all questions share
+            kinds |= {"correct": (bool,), "how": (str,), "answer": (str, float, type(None))}
     for name, allowed in kinds.items():
         if type(line[name]) not in allowed:
             raise ValueError(f"{name} is {line[name]!r:.40}")
