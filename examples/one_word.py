@@ -18,7 +18,6 @@ ASKED = {
     "What do you use to {}?": "cut bread|write|see far|tell time|dig|paint|open a lock|sweep|sew|row a boat|cook|swim",
 }
 UNSEEN = {"Which animal {}?": "barks|gives milk|lays eggs|spins webs|has a trunk|is the fastest|hops|lives in a shell"}
-SIZES = {"train": 12, "dev": 12}
 
 
 def questions(asked):
@@ -30,8 +29,7 @@ def write(folder):
     """Write train, dev and test; the test set has the rest, and a kind of question that the others do not have."""
     lines = questions(ASKED)
     random.Random(0).shuffle(lines)
-    train, dev = SIZES["train"], SIZES["train"] + SIZES["dev"]
-    parts = {"train": lines[:train], "dev": lines[train:dev], "test": lines[dev:] + questions(UNSEEN)}
+    parts = {"train": lines[:12], "dev": lines[12:24], "test": lines[24:] + questions(UNSEEN)}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():

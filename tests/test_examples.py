@@ -109,3 +109,10 @@ def test_table(run_example) -> None:
         assert before == pytest.approx(61.4)
         assert after > before
         assert spread > 0
+
+
+def test_one_word_writes_prompts_that_share_nothing(tmp_path: Path) -> None:
+    write = runpy.run_path(str((EXAMPLES / "one_word").with_suffix(".py")))["write"]
+    assert write(tmp_path) == {"train": 12, "dev": 12, "test": 44}
+    texts = [(tmp_path / f"{part}.jsonl").read_text(encoding="utf-8").splitlines() for part in ("train", "dev", "test")]
+    assert len({line for part in texts for line in part}) == 68

@@ -86,7 +86,7 @@ def test_the_log_of_a_run_gives_the_weights_of_any_step(tune: Tune) -> None:
 
 
 def test_steps_lower_the_loss(tune: Tune) -> None:
-    _, lines = tune("--population", 40, "--budget", 1200, "--lr", 1e-3, "--dev-every", 600)
+    _, lines = tune("--population", 40, "--budget", 800, "--lr", 1e-3, "--dev-every", 400)
     first, last = (sum(line["losses"]) / 40 for line in (lines[1], lines[-1]))
     assert last < 0.7 * first
 

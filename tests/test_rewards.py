@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import runpy
 import time
 from pathlib import Path
 from typing import Any
@@ -209,12 +208,3 @@ def test_what_the_page_says_runs() -> None:
     exec(compile(code, "rewards.md", "exec"), space)
     assert open_reward(space["REWARD"])(["Yes it is", "no"], GOLD) == pytest.approx([0.7, -0.1])
     assert set(re.findall(r"^\| `([a-z0-9]+)", text, re.MULTILINE)) == set(REGISTRY.builtin())
-
-
-def test_the_data_of_the_example(tmp_path: Path) -> None:
-    example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "one_word.py"))
-    assert example["write"](tmp_path) == {"train": 12, "dev": 12, "test": 44}
-    lines = [
-        line for name in ("train", "dev", "test") for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()
-    ]
-    assert len(set(lines)) == 68  # no question is in two of them
