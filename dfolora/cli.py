@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -16,7 +15,7 @@ from dfolora.comparison import command as comparison
 from dfolora.errors import UserError, unknown
 from dfolora.evolution import alternate_command as alternation
 from dfolora.evolution import command as prompting
-from dfolora.flags import Parser, add_settings, as_flags
+from dfolora.flags import Parser, add_file, add_method, add_settings, as_flags, said
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import declared_options, method_of, refusal
 from dfolora.settings.methods import METHODS
@@ -126,15 +125,14 @@ def _parser(argv: list[str]) -> Parser:
         "What follows are the options of the method and optimizer that are named on the same line; "
         "docs/reference.md has all of them. Example: dfolora tune --model roberta-large --task superglue/rte --seed 13",
     )
-    tune.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
+    add_file(tune)
     tune.add_argument("--resume", metavar="RUN", help="go on with a run folder; with --budget, beyond its end")
-    tune.add_argument("--method", metavar="NAME", default=argparse.SUPPRESS, help=f"{', '.join(METHODS)}")
-    tune.add_argument("--preset", metavar="NAME", default=argparse.SUPPRESS, help="a paper's settings: dfolora presets")
+    add_method(tune)
     evaluate = add(
         "evaluate", "score a saved adapter, a finished run, or a model as it is", "Example: dfolora evaluate runs/RUN"
     )
     evaluate.add_argument("run", nargs="?", metavar="RUN", help="folder of a run or of its adapter")
-    evaluate.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
+    add_file(evaluate)
     add_settings(evaluate, EvaluateSettings)
     baseline = add(
         "baseline",
@@ -142,10 +140,10 @@ def _parser(argv: list[str]) -> Parser:
         "What it takes itself comes on top. Example: dfolora baseline calibrated --model roberta-base --task glue/sst2",
     )
     baseline.add_argument("name", metavar="NAME", help="see `dfolora baselines`")
-    baseline.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
+    add_file(baseline)
     add_settings(baseline, BaselineSettings, _own_options(argv), "the baseline")
     bench = add("bench", "measure how fast a population is scored, in units of plain inference")
-    bench.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
+    add_file(bench)
     add_settings(bench, BenchSettings)
     prompting.add_command(add, argv)
     for room in ROOMS:
@@ -164,11 +162,11 @@ def _asked(argv: list[str]) -> tuple[type[TuneSettings], dict[str, str]]:
     """Find the settings class, and what decides its options, on a command line, so that they become flags."""
     from dfolora.tasks import is_generated
 
-    said = _flags(argv)
-    asked = {name: said.get(name, "") for name in ("method", "preset", "optimizer", "subspace", "tune", "config")}
+    flags = said(argv)
+    asked = {name: flags.get(name, "") for name in ("method", "preset", "optimizer", "subspace", "tune", "config")}
     file = read_yaml(asked["config"]) if asked["config"] else {}
     preset = PRESETS.get(asked["preset"] or str(file.get("preset", "")), {})
-    given = {**{name.replace("-", "_"): value for name, value in file.items()}, **said}
+    given = {**{name.replace("-", "_"): value for name, value in file.items()}, **flags}
     method = method_of(given, is_generated(given.get("task")))
     if method not in METHODS:
         raise unknown("method", method, METHODS)
@@ -181,13 +179,6 @@ def _asked(argv: list[str]) -> tuple[type[TuneSettings], dict[str, str]]:
         if name not in _known(kind, chosen) | alternation.own_names(argv[0]):
             raise UserError(f"config: {asked['config']!r}: {refusal(name, kind, chosen)}")
     return kind, chosen
-
-
-def _flags(argv: list[str]) -> dict[str, str]:
-    """Option name -> what stands behind its flag, as text."""
-    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    pairs = zip(words, [*words[1:], ""], strict=True)
-    return {word[2:].replace("-", "_"): value for word, value in pairs if word.startswith("--")}
 
 
 def _own_options(argv: list[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn, get_args
 
 from dfolora.errors import UserError
+from dfolora.settings.methods import METHODS
 from dfolora.settings.options import Options, flag, hints
 
 MISSING = argparse.SUPPRESS
@@ -30,6 +31,17 @@ class Help(argparse.HelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=28, width=100)
+
+
+def add_file(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that names a file of options."""
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
+
+
+def add_method(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which method's options follow."""
+    parser.add_argument("--method", metavar="NAME", default=MISSING, help=", ".join(METHODS))
+    parser.add_argument("--preset", metavar="NAME", default=MISSING, help="a paper's settings: dfolora presets")
 
 
 def add_settings(
@@ -71,6 +83,13 @@ def _add(group: Any, name: str, text: str, hint: Any, default: Any, choices: Seq
     if choices:
         metavar = "{" + ",".join(choice for choice in choices if choice) + "}"
     group.add_argument(flag(name), default=MISSING, metavar=metavar, help=text)
+
+
+def said(argv: Sequence[str]) -> dict[str, str]:
+    """Option name -> what stands behind its flag on a command line, as text."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return {word[2:].replace("-", "_"): value for word, value in pairs if word.startswith("--")}
 
 
 def as_flags(message: str, names: Collection[str]) -> str:

@@ -306,7 +306,7 @@ def test_a_problem_gives_the_losses_of_the_log(tmp_path: Path, options: dict[str
 
 
 def test_the_public_names() -> None:
-    assert 10 <= len(dfolora.__all__) <= 24
+    assert 10 <= len(dfolora.__all__) <= 21
     for name in dfolora.__all__:
         assert getattr(dfolora, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'tuner'"):

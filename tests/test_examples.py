@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,8 +112,9 @@ def test_table(run_example) -> None:
         assert spread > 0
 
 
-def test_one_word_writes_prompts_that_share_nothing(tmp_path: Path) -> None:
-    write = runpy.run_path(str((EXAMPLES / "one_word").with_suffix(".py")))["write"]
-    assert write(tmp_path) == {"train": 12, "dev": 12, "test": 44}
-    texts = [(tmp_path / f"{part}.jsonl").read_text(encoding="utf-8").splitlines() for part in ("train", "dev", "test")]
-    assert len({line for part in texts for line in part}) == 68
+def test_one_word(run_example, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["one_word.py", "prompts"])
+    assert run_example("one_word") == "{'train': 12, 'dev': 12, 'test': 44}\n"
+    files = [tmp_path / "prompts" / f"{part}.jsonl" for part in ("train", "dev", "test")]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    assert len(lines) == len(set(lines)) == 68  # no question is in two of them

@@ -11,7 +11,7 @@ from dfolora.errors import UserError, unknown
 from dfolora.registry import Registry
 from dfolora.settings.baseline import BaselineSettings
 from dfolora.settings.build import settings
-from dfolora.settings.options import typed
+from dfolora.settings.options import typed_options
 
 if TYPE_CHECKING:
     from dfolora.baselines.base import Baseline
@@ -64,7 +64,7 @@ def make_baseline(source: Source, options: Mapping[str, Any]) -> Baseline:
     """
     from dfolora.baselines.base import Baseline
 
-    values = typed_options(source, options)
+    values = _own_options(source, options)
     build = _builder(source)
     made = build(**values) if callable(build) else build
     if not isinstance(made, Baseline):
@@ -85,7 +85,7 @@ def baseline_settings(source: Source, values: Mapping[str, Any]) -> tuple[Baseli
     """
     values = {name.replace("-", "_"): value for name, value in values.items()}
     takes = options_of(source)
-    own = typed_options(source, {name: value for name, value in values.items() if name in takes})
+    own = _own_options(source, {name: value for name, value in values.items() if name in takes})
     others = {name: value for name, value in values.items() if name not in takes}
     names = {field.name for field in dataclasses.fields(BaselineSettings)} - {"baseline", "baseline_options"}
     for name in others:
@@ -95,24 +95,10 @@ def baseline_settings(source: Source, values: Mapping[str, Any]) -> tuple[Baseli
     return plain, make_baseline(source, own)
 
 
-def typed_options(source: Source, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert options, as flags or files have them, to what a baseline declares; those that are None are left out.
-
-    Raises:
-        UserError: an option that it does not take, or a value that is none of its type.
-    """
-    takes = options_of(source)
+def _own_options(source: Source, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options in the types that a baseline declares; as ``typed_options``."""
     label = source if isinstance(source, str) else getattr(source, "__name__", type(source).__name__)
-    values: dict[str, Any] = {}
-    for name, value in options.items():
-        if name not in takes:
-            raise UserError(f"{name}: {label} has no such option; it takes {', '.join(takes) or 'none'}")
-        if value is None:
-            continue
-        values[name] = typed(name, value, takes[name].type)
-        if takes[name].choices and values[name] not in takes[name].choices:
-            raise unknown(name, str(value), takes[name].choices)
-    return values
+    return typed_options(label, options, options_of(source))
 
 
 def _builder(source: Source) -> Callable[..., Any] | Any:

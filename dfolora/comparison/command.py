@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from dfolora.flags import add_settings
+from dfolora.flags import add_file, add_settings
 from dfolora.settings.comparison import CompareSettings, PlotSettings, ReportSettings
 from dfolora.settings.options import Options
 
@@ -25,7 +25,7 @@ def add_commands(add: Callable[..., Any]) -> None:
         "run a grid of tasks, methods and seeds, and compare the methods",
         "Example: dfolora compare --tasks demo/sentiment,demo/pair --methods default,first-order --output runs/demo",
     )
-    compare.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
+    add_file(compare)
     add_settings(compare, CompareSettings)
     plot = add(
         "plot", "draw scores and losses of runs or of a comparison (needs matplotlib: pip install dfolora[plot])"

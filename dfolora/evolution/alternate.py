@@ -73,15 +73,8 @@ def alternate(
     path = Path(resolved.output).expanduser().resolve()
     if (path / "config.yaml").is_file() and "cycles" not in read_yaml(str(path / "config.yaml"), "output"):
         raise UserError(f"output: {str(path)!r} is of a run of another kind; choose another folder")
-    folder = PromptFolder.open(path, {**saved(resolved), **saved(settings)})
-    try:
+    with PromptFolder.open(path, {**saved(resolved), **saved(settings)}) as folder:
         return folder.scores or _alternate(settings, resolved, tuning, folder, chat, listener or Listener())
-    except UserError:
-        if folder.new and not any(path.glob("cycle-*/*")):
-            folder.remove()
-        raise
-    finally:
-        folder.close()
 
 
 def _values(values: dict[str, Any], resume: str | Path | None) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from dfolora.flags import MISSING, add_settings
+from dfolora.flags import add_file, add_method, add_settings
 from dfolora.runs.progress import Display
-from dfolora.settings.methods import METHODS
 from dfolora.settings.options import Options
 from dfolora.settings.prompting import AlternateSettings
 
@@ -29,10 +28,9 @@ def add_commands(add: Callable[..., Any]) -> None:
         "It takes the options of `tune`, too. Example: dfolora alternate --model HuggingFaceTB/SmolLM2-135M-Instruct "
         "--task mezo/sst2 --data data --cycles 2 --scored 20 --budget 2000 --output runs/both",
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
+    add_file(parser)
     parser.add_argument("--resume", metavar="RUN", help="go on with a run folder")
-    parser.add_argument("--method", metavar="NAME", default=MISSING, help=f"{', '.join(METHODS)}")
-    parser.add_argument("--preset", metavar="NAME", default=MISSING, help="a paper's settings: dfolora presets")
+    add_method(parser)
     add_settings(parser, AlternateSettings)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -10,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dfolora.errors import UserError
-from dfolora.flags import MISSING, add_settings
+from dfolora.flags import MISSING, add_file, add_settings, said
 from dfolora.reasoning import REGISTRY, options_of
 from dfolora.reasoning.folder import settings_of
 from dfolora.runs.progress import Display
-from dfolora.settings.options import flag
 from dfolora.settings.prompting import EvolveSettings, PromptSettings
 from dfolora.settings.yaml_file import read_yaml
 from dfolora.texts import REGISTRY as TEXTS
@@ -44,7 +42,7 @@ def add_command(add: Callable[..., Any], argv: list[str]) -> None:
         "Example: dfolora prompt --model HuggingFaceTB/SmolLM2-135M-Instruct --task coin-flip --data data/reasoning "
         "--method eot --limit 20",
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
+    add_file(parser)
     parser.add_argument("--resume", metavar="RUN", help="go on with a run folder; with --max-calls, beyond its limit")
     add_settings(parser, kind_of(argv), own_options(argv), "the method")
     if kind_of(argv) is PromptSettings:
@@ -59,14 +57,13 @@ def kind_of(argv: list[str]) -> type[PromptSettings]:
 
 def _said(argv: list[str], name: str) -> str:
     """What a flag, or the file of ``--config`` or ``--resume``, says of an option; '' where nothing is said."""
-    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    pairs = dict(itertools.pairwise(words))
-    if flag(name) in pairs:
-        return pairs[flag(name)]
-    folder = pairs.get("--resume", "")
+    flags = said(argv)
+    if name in flags:
+        return flags[name]
+    folder = flags.get("resume", "")
     if folder and (Path(folder).expanduser() / "config.yaml").is_file():
         return str(settings_of(Path(folder).expanduser()).get(name, ""))
-    return str(read_yaml(pairs["--config"]).get(name, "")) if "--config" in pairs else ""
+    return str(read_yaml(flags["config"]).get(name, "")) if flags.get("config") else ""
 
 
 def own_options(argv: list[str]) -> dict[str, Any]:

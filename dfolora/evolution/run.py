@@ -13,7 +13,7 @@ from dfolora.chat import CallLimit, Chat
 from dfolora.errors import UserError, unknown
 from dfolora.evolution.fitness import ChoiceFitness, Fitness, QuestionFitness
 from dfolora.question import QuestionSet
-from dfolora.reasoning import options_of, typed_options
+from dfolora.reasoning import options_of, own_options
 from dfolora.reasoning.folder import FREE, PromptFolder, settings_of
 from dfolora.reasoning.opening import called_up, named_set, open_model, saved_prompt, task_name, unused
 from dfolora.runs.description import name_of
@@ -84,15 +84,8 @@ def search_texts(
     path = Path(settings.output).expanduser() if settings.output else unused(settings, f"evolve-{settings.evolve}")
     if questions is not None:
         QuestionFitness(settings, questions, None)  # type: ignore[arg-type]  # whatever is wrong shows before a folder is made
-    folder = PromptFolder.open(path, saved_prompt(settings))
-    try:
+    with PromptFolder.open(path, saved_prompt(settings)) as folder:
         return folder.scores or _search(settings, questions, scored_by, folder, chat, listener)
-    except BaseException as error:
-        if folder.new and not folder.paid and not folder.lines and isinstance(error, UserError):
-            folder.remove()
-        raise
-    finally:
-        folder.close()
 
 
 def evolve_settings(values: dict[str, Any], resume: str | Path | None = None) -> EvolveSettings:
@@ -122,7 +115,7 @@ def evolve_settings(values: dict[str, Any], resume: str | Path | None = None) ->
     for name in values:
         if name not in {*names, *takes, *methods}:
             raise unknown("option", name, {*names, *takes, *methods})
-    return EvolveSettings(**plain, predictor_options=typed_options(method, asked), evolve_options=searched)
+    return EvolveSettings(**plain, predictor_options=own_options(method, asked), evolve_options=searched)
 
 
 def _search(

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dfolora.declared import Option, declared
-from dfolora.errors import UserError, unknown
+from dfolora.errors import UserError
 from dfolora.registry import Registry
-from dfolora.settings.options import typed
+from dfolora.settings.options import typed_options
 
 if TYPE_CHECKING:
     from dfolora.reasoning.predictor import Predictor
@@ -41,23 +41,9 @@ def options_of(name: str) -> dict[str, Option]:
     return declared(predictor_class(name), COMMON)
 
 
-def typed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as flags or files have them, in the types that the predictor declares; None is left out.
-
-    Raises:
-        UserError: an option that it does not take, or a value that is none of its type.
-    """
-    takes = options_of(name)
-    values: dict[str, Any] = {}
-    for key, value in options.items():
-        if key not in takes:
-            raise UserError(f"{key}: {name} has no such option; it takes {', '.join(takes) or 'none'}")
-        if value is None:
-            continue
-        values[key] = typed(key, value, takes[key].type)
-        if takes[key].choices and values[key] not in takes[key].choices:
-            raise unknown(key, str(value), takes[key].choices)
-    return values
+def own_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as flags or files have them, in the types that the predictor declares; as ``typed_options``."""
+    return typed_options(name, options, options_of(name))
 
 
 def predictor_class(name: str) -> type[Predictor]:
@@ -80,4 +66,4 @@ def make_predictor(name: str, asker: Any, options: Mapping[str, Any]) -> Predict
     Raises:
         UserError: an unknown name, an option that it does not take, or a value that cannot work.
     """
-    return predictor_class(name)(asker, **typed_options(name, options))
+    return predictor_class(name)(asker, **own_options(name, options))

@@ -117,14 +117,16 @@ class PromptFolder:
                 f"resume: {str(path)!r} is damaged ({error!s:.100}); without it, it is made again from the trace"
             ) from error
 
-    def close(self) -> None:
-        """Let others write the folder."""
-        self._lock.release()
+    def __enter__(self) -> PromptFolder:
+        return self
 
-    def remove(self) -> None:
-        """Take a folder away in which nothing was paid for."""
-        self.close()
-        shutil.rmtree(self.path, ignore_errors=True)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Let others write the folder; take it away again where an error leaves nothing to go on with."""
+        self._lock.release()
+        refused = kind is not None and issubclass(kind, UserError)  # such as no model or server
+        done = self.paid or any(line["index"] >= 0 for line in self.lines) or any(self.path.glob("*/*"))
+        if refused and self.new and not done:
+            shutil.rmtree(self.path, ignore_errors=True)
 
 
 def settings_of(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from dfolora.chat import CallLimit, Chat, open_chat
 from dfolora.errors import UserError, unknown
 from dfolora.question import Question, QuestionSet
-from dfolora.reasoning import make_predictor, options_of, typed_options
+from dfolora.reasoning import make_predictor, options_of, own_options
 from dfolora.reasoning.asker import Asker
 from dfolora.reasoning.folder import FREE, PromptFolder, settings_of
 from dfolora.reasoning.predictor import Predictor
@@ -58,15 +58,8 @@ def prompt(
     # Whatever is wrong with the method's options shows before a folder is made.
     predictor_of(settings, questions, chat)
     path = Path(settings.output).expanduser() if settings.output else unused(settings, settings.method)
-    folder = PromptFolder.open(path, saved_prompt(settings))
-    try:
+    with PromptFolder.open(path, saved_prompt(settings)) as folder:
         return folder.scores or _answer(settings, questions, asked, folder, listener)
-    except BaseException as error:
-        if folder.new and not folder.paid and isinstance(error, UserError):
-            folder.remove()  # such as no model or server: nothing is there to go on with
-        raise
-    finally:
-        folder.close()
 
 
 def prompt_settings(values: dict[str, Any], resume: str | Path | None = None) -> PromptSettings:
@@ -92,7 +85,7 @@ def prompt_settings(values: dict[str, Any], resume: str | Path | None = None) ->
     for name in plain:
         if name not in names:
             raise unknown("option", name, {*names, *takes})
-    return PromptSettings(**plain, predictor_options=typed_options(method, own))
+    return PromptSettings(**plain, predictor_options=own_options(method, own))
 
 
 def saved_prompt(settings: PromptSettings) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from dfolora.declared import Option
 from dfolora.errors import UserError, unknown
 
 
@@ -63,6 +64,29 @@ def hints(kind: type) -> dict[str, Any]:
 def flag(name: str) -> str:
     """An option's name as a flag: ``dev_every`` to ``--dev-every``."""
     return "--" + name.replace("_", "-")
+
+
+def typed_options(whose: str, options: Mapping[str, Any], takes: Mapping[str, Option]) -> dict[str, Any]:
+    """Convert options, as flags or files have them, to what a class declares; those that are None are left out.
+
+    Args:
+        whose: name of the class, for the error.
+        options: by name.
+        takes: what it declares.
+
+    Raises:
+        UserError: an option that it does not take, or a value that is none of its type or choices.
+    """
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in takes:
+            raise UserError(f"{name}: {whose} has no such option; it takes {', '.join(takes) or 'none'}")
+        if value is None:
+            continue
+        values[name] = typed(name, value, takes[name].type)
+        if takes[name].choices and values[name] not in takes[name].choices:
+            raise unknown(name, str(value), takes[name].choices)
+    return values
 
 
 def typed(name: str, value: Any, hint: Any) -> Any:

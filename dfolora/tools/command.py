@@ -7,9 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from dfolora.flags import MISSING, add_settings
+from dfolora.flags import MISSING, add_file, add_method, add_settings
 from dfolora.runs.forecast import clock
-from dfolora.settings.methods import METHODS
 from dfolora.settings.options import Options
 from dfolora.settings.tools import ExportSettings, MergeSettings, PushSettings
 from dfolora.settings.tune import TuneSettings
@@ -60,9 +59,8 @@ def add_commands(add: Callable[..., Any]) -> None:
     )
     info.add_argument("model", nargs="?", metavar="MODEL", default=MISSING, help="hub id or folder")
     info.add_argument("task", nargs="?", metavar="TASK", default=MISSING, help="see `dfolora tasks`")
-    info.add_argument("--config", metavar="FILE", help="YAML file with any of these options; flags win")
-    info.add_argument("--method", metavar="NAME", default=MISSING, help=f"{', '.join(METHODS)}")
-    info.add_argument("--preset", metavar="NAME", default=MISSING, help="a paper's settings: dfolora presets")
+    add_file(info)
+    add_method(info)
 
 
 def run(command: str, values: dict[str, Any], as_json: bool, argv: list[str]) -> int:

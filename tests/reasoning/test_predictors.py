@@ -10,7 +10,7 @@ import pytest
 from dfolora.chat import Request, ScriptedChat
 from dfolora.errors import UserError
 from dfolora.question import Question
-from dfolora.reasoning import make_predictor, typed_options
+from dfolora.reasoning import make_predictor, own_options
 from dfolora.reasoning.asker import Asker
 from dfolora.reasoning.eot import picked
 from dfolora.reasoning.trace import Trace
@@ -225,5 +225,5 @@ def test_options_that_cannot_work_are_refused() -> None:
         ("eott", "samples", 3, "method: unknown 'eott'; did you mean 'eot'"),
     ):
         with pytest.raises(UserError) as caught:
-            make_predictor(method, Asker(model()[0], "number", "arithmetic"), typed_options(method, {option: value}))
+            make_predictor(method, Asker(model()[0], "number", "arithmetic"), own_options(method, {option: value}))
         assert str(caught.value).startswith(says)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from counted_chat import CountedChat
 from tiny_models import Command
 
 from dfolora.chat import CallLimit, Request, ScriptedChat
@@ -27,18 +28,10 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Paid(ScriptedChat):
+class Paid(CountedChat):
     """Answers by rote; counts what it is asked, and is interrupted at one of its calls."""
 
-    def __init__(self, stop_at: int = 0) -> None:
-        super().__init__(self.reply)
-        self.paid = 0
-        self.stop_at = stop_at
-
     def reply(self, request: Request) -> str:
-        self.paid += 1
-        if self.paid == self.stop_at:
-            raise KeyboardInterrupt
         said = request.messages[-1].content
         if said.startswith("Which of these"):
             return "2"

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from counted_chat import CountedChat
 from tiny_models import Command, StopAt, csv_files, given, model
 
 from dfolora import alternate, evaluate
-from dfolora.chat import CallLimit, Request, ScriptedChat
+from dfolora.chat import CallLimit, Request
 from dfolora.errors import UserError
 from dfolora.evolution.fitness import ChoiceFitness
 from dfolora.opening import run_settings
@@ -21,17 +22,10 @@ TEXTS = {"cycles": 2, "scored": 5, "text_population": 3, "budget": 40}
 WORDS = "good bad great story music film play song warm cold people funny".split()
 
 
-class Paid(ScriptedChat):
+class Paid(CountedChat):
     """Makes texts of two words each, and counts what it was asked."""
 
-    def __init__(self, stop_at: int = 0) -> None:
-        super().__init__(self.reply)
-        self.paid, self.stop_at = 0, stop_at
-
     def reply(self, request: Request) -> str:
-        self.paid += 1
-        if self.paid == self.stop_at:
-            raise KeyboardInterrupt
         seed = request.seed or 0
         return f"<prompt>{WORDS[seed % 12]} {WORDS[seed // 12 % 12]} it was</prompt>"
 

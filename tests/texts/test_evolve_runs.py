@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from counted_chat import CountedChat
 from tiny_models import Command, model
 
 from dfolora.chat import CallLimit, Request, ScriptedChat
@@ -37,17 +38,10 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Paid(ScriptedChat):
+class Paid(CountedChat):
     """Answers right more often the more an instruction says "slowly"; a variation says it once more."""
 
-    def __init__(self, stop_at: int = 0) -> None:
-        super().__init__(self.reply)
-        self.paid, self.stop_at = 0, stop_at
-
     def reply(self, request: Request) -> str:
-        self.paid += 1
-        if self.paid == self.stop_at:
-            raise KeyboardInterrupt
         said = request.messages[-1].content
         if "Now yours" in said:
             mine = re.findall(r"^Prompt(?: \d)?: (.*)$", said.split("Now yours")[1], re.MULTILINE)
